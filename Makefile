@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: help run test lint bench venv
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+run: .venv/installed ## Kafka, PostgreSQL and all services on this machine, until Ctrl-C (CHECKERS=3 COMMAND_APIS=2 for more)
+	@exec $(BIN)/python -m services.embedded
+
+test: lint ## lint, then every test: unit, integration, end to end (PYTEST_ARGS=… is passed on)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/installed ## ruff, mypy and the rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
+
+bench: .venv/installed ## what Keyledger does per second here, beside others
+	$(BIN)/python -m benchmarks
+
+venv: .venv/installed ## the virtual environment, with exactly the pinned packages
+
+.venv/installed: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Keyledger needs Python 3.11 or newer: make PYTHON=python3.13 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

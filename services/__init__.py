@@ -1,0 +1,1 @@
+"""The processes that make up Keyledger; each is started as `python -m services.<name>`."""
