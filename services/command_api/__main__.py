@@ -1,47 +1,27 @@
-"""The command API as a process: `python -m services.command_api`. The only place that constructs things."""
+"""Starts a command API: `python -m services.command_api`, configured by the environment (see `config`)."""
 
 import multiprocessing
-import os
+import socket
 import sys
 from functools import partial
-from multiprocessing.util import Finalize
-from threading import Thread
-from typing import Any
-from uuid import uuid4
 
-import structlog
 from granian import Granian
 from granian.constants import Interfaces
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from granian.log import LogLevels
 
-from schemas import tokens
-from schemas.topics import LIFECYCLE, PARTITIONS
-from services.command_api.app import Parts, create_app
-from services.command_api.callers import Callers, Checker, fetch_jwks
 from services.command_api.config import BadConfig, Config
-from services.command_api.handler import TABLES, CommandFold, CommandHandler
-from services.command_api.minting import Sources
-from services.command_api.usage_intake import UsageIntake
-from services.ledger import seal
-from services.ledger.append import Appender
-from services.ledger.follow import Follower
-from services.ledger.kafka_log import KafkaLog
-from services.ledger.lmdb_chain import CHAIN_TABLES, LmdbHandler
-from services.ledger.preflight import PreflightFailed, prepare_patiently
-from services.ledger.records import TopicPartition
-from services.ledger.store import Store, known_topic_ids, remember_topic_ids
-
-_log = structlog.get_logger("keyledger.command_api")
+from services.command_api.worker import load_app
+from services.ledger.seal import BadKeyFile, load_or_make
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+    """Serve until SIGTERM or SIGINT; 2, with one sentence, when it cannot start as configured."""
     multiprocessing.set_start_method("spawn")
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         config = Config.from_env()
-        seal.load_or_make(config.ledger_keys)
-    except (BadConfig, seal.BadKeyFile) as error:
+        load_or_make(config.ledger_keys)
+        _refuse_taken_port(config)
+    except (BadConfig, BadKeyFile) as error:
         print(f"command API: {error}", file=sys.stderr)
         return 2
     server = Granian(
@@ -51,100 +31,18 @@ def main() -> int:
         interface=Interfaces.WSGI,
         workers=1,
         blocking_threads=config.threads,
-        log_level="warning",  # type: ignore[arg-type]
+        log_level=LogLevels.error,  # Its warning about many threads is about CPU-bound ones; ours wait for Kafka.
     )
     server.serve(target_loader=partial(load_app, config), wrap_loader=False)
     return 0
 
 
-def load_app(config: Config) -> Any:
-    """Construct everything, in the process that serves."""
-    Thread(target=_end_with_parent, daemon=True).start()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    registry = CollectorRegistry()
-    keys = seal.load_or_make(config.ledger_keys)
-    store = Store(config.state_dir / "ledger", (*CHAIN_TABLES, *TABLES))
+def _refuse_taken_port(config: Config) -> None:
     try:
-        remember_topic_ids(store, prepare_patiently(config.bootstrap, known_ids=known_topic_ids(store)))
-    except PreflightFailed as error:
-        print(f"command API: {error}", file=sys.stderr, flush=True)
-        os._exit(2)
-    log = KafkaLog(config.bootstrap, "command-api")
-    records = Counter("keyledger_records_total", "Lifecycle records by outcome.", ("outcome",), registry=registry)
-    handler = LmdbHandler(store, keys, CommandFold, lambda counts: _count(records, counts))
-    partitions = [TopicPartition(LIFECYCLE, partition) for partition in range(PARTITIONS)]
-    follower = Follower(log, partitions, handler, "command-api")
-    sources = Sources()
-    appender = Appender(log, store, follower, keys, f"keyledger/command-api/{uuid4()}", sources)
-    _expose(registry, follower, appender, log)
-    follower.start()
-    Thread(target=log.warm_patiently, daemon=True).start()
-    Finalize(None, partial(_stop, follower, log, store), exitpriority=10)
-    return create_app(
-        Parts(
-            handler=CommandHandler(appender, store, config.most_keys),
-            callers=Callers(
-                tokens.KeySet(fetch_jwks(config.console_url)), Checker(config.checker_url, config.checker_token), store
-            ),
-            usage=UsageIntake(log, store, follower, sources),
-            store=store,
-            sources=sources,
-            registry=registry,
-            key_prefix=config.key_prefix,
-            not_ready=partial(_not_ready, follower, config.max_staleness_ms / 1000),
-        )
-    )
-
-
-def _count(records: Counter, counts: dict[str, int]) -> None:
-    for outcome, count in counts.items():
-        records.labels(outcome).inc(count)
-
-
-def _expose(registry: CollectorRegistry, follower: Follower, appender: Appender, log: KafkaLog) -> None:
-    gauges = {
-        "keyledger_follower_lag_records": lambda: sum(follower.lag().values()),
-        "keyledger_follower_idle_seconds": follower.idle_s,
-        "keyledger_races_lost": lambda: appender.races_lost,
-        "keyledger_producers_replaced": lambda: log.producers_replaced,
-    }
-    for name, value in gauges.items():
-        Gauge(name, name.removeprefix("keyledger_").replace("_", " "), registry=registry).set_function(value)
-
-
-def _not_ready(follower: Follower, most_idle_s: float) -> str | None:
-    if follower.failure is not None:
-        return str(follower.failure)
-    if not follower.caught_up():
-        return "catching up with the log"
-    if follower.idle_s() > most_idle_s:
-        return f"the log has not told its ends for {follower.idle_s():.1f} s"
-    return None
-
-
-def _stop(follower: Follower, log: KafkaLog, store: Store) -> None:
-    follower.stop()
-    log.close()
-    store.close()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # Nobody would restart an orphan, and it would hold the port.
+        socket.create_server((config.host, config.port)).close()
+    except OSError as error:
+        raise BadConfig(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error
 
 
 if __name__ == "__main__":
-    # A spawned worker finds `load_app` only under the module's own name.
-    from services.command_api.__main__ import main as run
-
-    sys.exit(run())
+    sys.exit(main())

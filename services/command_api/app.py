@@ -41,7 +41,7 @@ class Parts:
 def create_app(parts: Parts) -> Flask:
     """The WSGI app."""
     app = Flask("keyledger.command_api", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     outcomes = Counter(
         "keyledger_commands_total", "Commands by call and outcome.", ("call", "outcome"), registry=parts.registry
@@ -50,8 +50,8 @@ def create_app(parts: Parts) -> Flask:
 
     @app.after_request
     def count(response: Response) -> Response:
+        outcome = response.headers.pop("X-Outcome", None) or str(response.status_code)
         if request.endpoint not in routes.NOT_COUNTED:
-            outcome = response.headers.pop("X-Outcome", None) or str(response.status_code)
             outcomes.labels(request.endpoint or "none", outcome).inc()
         response.headers.setdefault("Cache-Control", "no-store")
         return response
@@ -108,4 +108,4 @@ def _outcome_unknown(error: OutcomeUnknown) -> Problem:
 
 def _unexpected(error: Exception) -> Problem:
     _log.error("unexpected", exc_info=error)
-    return Problem(500, "internal", "an error on our side; it was logged")
+    return Problem(500, "internal_error", "an error on our side; it was logged")

@@ -63,6 +63,8 @@ class CommandHandler:
 
     def handle(self, org: str, caller: Caller, command: Command, identity: Identity) -> Done:
         """Carry a command out. Raises Refused, Busy, OutcomeUnknown and LogUnavailable."""
+        # A stranger learns nothing, not even that the organisation is halted, and costs no look at the log.
+        organisation.admit(org, caller, registering=isinstance(command, RegisterOrg))
         repeated: Remembered | None = None
 
         def decide(txn: Transaction, now: str) -> LedgerEvent | None:

@@ -54,18 +54,28 @@ OrgOrUserEvent = (
 )
 
 
+def admit(org_id: str, caller: Caller, *, registering: bool) -> None:
+    """Turn away who has no business here, whatever the ledger holds.
+
+    Raises NotFound for a stranger, Forbidden for who may not register, and InsufficientScope for an API key without
+    `keys:write`.
+    """
+    operator = caller.operator_revision is not None
+    if registering and not operator and not (caller.bootstrap and org_id == PLATFORM):
+        raise Forbidden
+    if not registering and not operator and caller.org != org_id:
+        raise NotFound
+    if caller.key_id is not None and KEYS_WRITE not in (caller.scopes or ()):
+        raise InsufficientScope
+
+
 def acting(view: View, org_id: str, caller: Caller) -> User | None:
     """The caller as a user of this organisation, or None for an operator and the bootstrap.
 
-    Raises NotFound for a stranger, CallerDisabled, and InsufficientScope for an API key without `keys:write`.
+    Raises what `admit` raises, and CallerDisabled.
     """
-    if caller.key_id is not None and KEYS_WRITE not in (caller.scopes or ()):
-        raise InsufficientScope
-    if caller.operator_revision is not None:
-        return None
-    if caller.org != org_id:
-        raise NotFound
-    if caller.bootstrap:
+    admit(org_id, caller, registering=False)
+    if caller.operator_revision is not None or caller.bootstrap:
         return None
     user = view.user(caller.user_id)
     if user is None or not user.active:
@@ -108,10 +118,7 @@ def decide(
 
 
 def _register(view: View, org_id: str, caller: Caller, command: RegisterOrg) -> OrgRegistered:
-    if caller.key_id is not None and KEYS_WRITE not in (caller.scopes or ()):
-        raise InsufficientScope
-    if caller.operator_revision is None and not (caller.bootstrap and org_id == PLATFORM):
-        raise Forbidden
+    admit(org_id, caller, registering=True)
     if view.org() is not None:
         raise OrgExists
     return OrgRegistered(command.name)

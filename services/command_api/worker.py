@@ -1,0 +1,131 @@
+"""What runs in granian's worker process: constructs everything a command API is made of.
+
+It is a module of its own because a spawned process cannot load anything from a package's `__main__`.
+"""
+
+import multiprocessing
+import os
+import sys
+from functools import partial
+from multiprocessing.util import Finalize
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from schemas import tokens
+from schemas.topics import LIFECYCLE, PARTITIONS
+from services.command_api.app import Parts, create_app
+from services.command_api.callers import Callers, Checker, fetch_jwks
+from services.command_api.config import Config
+from services.command_api.handler import TABLES, CommandFold, CommandHandler
+from services.command_api.minting import Sources
+from services.command_api.usage_intake import UsageIntake
+from services.ledger.append import Appender
+from services.ledger.follow import Follower
+from services.ledger.kafka_log import KafkaLog
+from services.ledger.lmdb_chain import CHAIN_TABLES, LmdbHandler
+from services.ledger.preflight import PreflightFailed, prepare_patiently
+from services.ledger.records import TopicPartition
+from services.ledger.seal import load_or_make
+from services.ledger.store import Store, known_topic_ids, remember_topic_ids
+
+
+def load_app(config: Config) -> Any:
+    """Make the app, and start following the log."""
+    _log_json()
+    Thread(target=_end_with_parent, daemon=True).start()
+    store = Store(config.state_dir / "ledger", (*CHAIN_TABLES, *TABLES))
+    _check_topics(config, store)
+    log = KafkaLog(config.bootstrap, "command-api")
+    parts, follower = build(config, store, log)
+    follower.start()
+    Thread(target=log.warm_patiently, daemon=True).start()
+    Finalize(None, partial(_stop, follower, log, store), exitpriority=10)
+    return create_app(parts)
+
+
+def build(config: Config, store: Store, log: KafkaLog) -> tuple[Parts, Follower]:
+    """All parts of a command API, not started yet."""
+    registry = CollectorRegistry()
+    keys = load_or_make(config.ledger_keys)
+    records = Counter("keyledger_records_total", "Lifecycle records by outcome.", ("outcome",), registry=registry)
+    reader = LmdbHandler(store, keys, CommandFold, partial(_count, records))
+    partitions = [TopicPartition(LIFECYCLE, partition) for partition in range(PARTITIONS)]
+    follower = Follower(log, partitions, reader, "command-api")
+    sources = Sources()
+    appender = Appender(log, store, follower, keys, f"keyledger/command-api/{uuid4()}", sources)
+    _expose(registry, follower, appender, log)
+    key_set = tokens.KeySet(fetch_jwks(config.console_url))
+    parts = Parts(
+        handler=CommandHandler(appender, store, config.most_keys),
+        callers=Callers(key_set, Checker(config.checker_url, config.checker_token), store),
+        usage=UsageIntake(log, store, follower, sources),
+        store=store,
+        sources=sources,
+        registry=registry,
+        key_prefix=config.key_prefix,
+        not_ready=partial(_not_ready, follower, config.max_staleness_ms / 1000),
+    )
+    return parts, follower
+
+
+def _check_topics(config: Config, store: Store) -> None:
+    try:
+        remember_topic_ids(store, prepare_patiently(config.bootstrap, known_ids=known_topic_ids(store)))
+    except PreflightFailed as error:
+        print(f"command API: {error}", file=sys.stderr, flush=True)  # noqa: T201 -- one sentence for who started it
+        os._exit(2)
+
+
+def _count(records: Counter, counts: dict[str, int]) -> None:
+    for outcome, count in counts.items():
+        records.labels(outcome).inc(count)
+
+
+def _expose(registry: CollectorRegistry, follower: Follower, appender: Appender, log: KafkaLog) -> None:
+    gauges = {
+        "keyledger_follower_lag_records": lambda: sum(follower.lag().values()),
+        "keyledger_follower_idle_seconds": follower.idle_s,
+        "keyledger_races_lost": lambda: appender.races_lost,
+        "keyledger_producers_replaced": lambda: log.producers_replaced,
+    }
+    for name, value in gauges.items():
+        Gauge(name, name.removeprefix("keyledger_").replace("_", " "), registry=registry).set_function(value)
+
+
+def _not_ready(follower: Follower, most_idle_s: float) -> str | None:
+    if follower.failure is not None:
+        return str(follower.failure)
+    if not follower.caught_up():
+        return "catching up with the log"
+    if follower.idle_s() > most_idle_s:
+        return f"the log has not told its ends for {follower.idle_s():.1f} s"
+    return None
+
+
+def _stop(follower: Follower, log: KafkaLog, store: Store) -> None:
+    follower.stop()
+    log.close()
+    store.close()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # Nobody would restart an orphan, and it would hold the port.
+
+
+def _log_json() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

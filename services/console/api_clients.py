@@ -1,0 +1,128 @@
+"""Clients of the command API and the auth checker. What they refuse is passed on as the problem it is."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+import urllib3
+
+from schemas.codec import canonical
+from schemas.problems import Problem
+from schemas.validation import Code
+from services.console.caller import Caller
+
+_TIMEOUT: Final = urllib3.Timeout(connect=2.0, read=10.0)
+
+
+class Api:
+    """One API by its address. Thread-safe; nothing is retried here, because only the caller knows what is safe."""
+
+    def __init__(self, name: str, url: str, pool: urllib3.PoolManager) -> None:
+        self._name, self._url, self._pool = name, url, pool
+
+    def call(
+        self, method: str, path: str, token: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The answer's document. Raises Problem: a 4xx is a refusal, 503 means that the outcome is not known."""
+        sent = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **(headers or {})}
+        try:
+            answer = self._pool.request(
+                method, self._url + path, body=canonical(dict(body)), headers=sent, timeout=_TIMEOUT, retries=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away(type(error).__name__) from error
+        document = _object(answer.data)
+        if 200 <= answer.status < 300 and document is not None:
+            return document
+        if 400 <= answer.status < 500 or answer.status == 503:
+            raise self._passed_on(answer.status, document or {}, answer.headers)
+        raise self._away(f"HTTP {answer.status}")
+
+    def is_ready(self) -> bool:
+        """Whether `/readyz` says so right now."""
+        try:
+            answer = self._pool.request("GET", self._url + "/readyz", timeout=_TIMEOUT, retries=False)
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status == 200
+
+    def _away(self, why: str) -> Problem:
+        return Problem(503, "dependency_away", f"the {self._name} did not answer as it should ({why})", retry_after_s=1)
+
+    def _passed_on(self, status: int, document: dict[str, Any], headers: Mapping[str, str]) -> Problem:
+        code, detail = document.get("code"), document.get("detail")
+        if not isinstance(code, str) or not isinstance(detail, str):
+            return self._away(f"HTTP {status} without a problem")
+        errors = tuple((str(one.get("pointer")), str(one.get("detail"))) for one in document.get("errors", []))
+        kept = {name: headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in headers}
+        return Problem(status, code, detail, errors, headers=kept)
+
+
+class CommandApi:
+    """The commands that the console sends, each with the bearer token of whoever asked for it."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.is_ready = api.is_ready
+
+    def register_org(self, token: str, org_id: str, name: str, key: str) -> None:
+        """`POST /v1/orgs`."""
+        self._api.call("POST", "/v1/orgs", token, {"org_id": org_id, "name": name}, {"Idempotency-Key": key})
+
+    def enable_keys(self, token: str, org_id: str, key: str) -> None:
+        """`PUT /v1/orgs/{org}/keys-enabled`."""
+        path = f"/v1/orgs/{quote(org_id, safe='')}/keys-enabled"
+        self._api.call("PUT", path, token, {"enabled": True}, {"Idempotency-Key": key})
+
+    def add_user(self, token: str, org_id: str, kind: str, role: str, key: str) -> tuple[str, int]:
+        """`POST /v1/orgs/{org}/users`; gives the user id and the revision at which it was added."""
+        path = f"/v1/orgs/{quote(org_id, safe='')}/users"
+        answer = self._api.call("POST", path, token, {"kind": kind, "role": role}, {"Idempotency-Key": key})
+        return str(answer["user_id"]), int(answer["revision"])
+
+    def erase_user(self, token: str, org_id: str, user_id: str) -> dict[str, Any]:
+        """`DELETE /v1/orgs/{org}/users/{user}`; gives its answer."""
+        return self._api.call("DELETE", f"/v1/orgs/{quote(org_id, safe='')}/users/{quote(user_id, safe='')}", token, {})
+
+
+class Checker:
+    """Asks the auth checker who is behind a bearer token."""
+
+    def __init__(self, api: Api, checker_token: str) -> None:
+        self._api, self._token = api, checker_token
+        self.is_ready = api.is_ready
+
+    def caller(self, token: str, address: str, user_agent: str) -> tuple[Code, Caller | None]:
+        """The code, and with VALID who it is. Raises Problem 503 when that cannot be known now."""
+        asked: dict[str, Any] = {"token": token}
+        asked |= {name: value for name, value in (("ip", address), ("user_agent", user_agent)) if value}
+        try:
+            answer = self._api.call("POST", "/v1/callers", self._token, asked)
+        except Problem as problem:
+            # A refusal here is about our own credential or request, never about the person who is waiting.
+            raise Problem(
+                503, "checker_away", f"the auth checker did not answer: {problem}", retry_after_s=1
+            ) from problem
+        code = Code(answer["code"])
+        if code is Code.STALE:
+            raise Problem(503, "stale", "the auth checker cannot tell right now", retry_after_s=1)
+        if not answer["valid"] or code is not Code.VALID:
+            return code, None
+        return code, Caller(
+            org_id=answer["org_id"],
+            user_id=answer["user_id"],
+            role=answer["role"],
+            revision=answer["revision"],
+            key_id=answer.get("key_id"),
+            scopes=tuple(answer.get("scopes") or ()),
+            token=token,
+        )
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        document = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,57 @@
+"""The Flask app: errors become problems, every answer is counted and, unless it says otherwise, never cached."""
+
+import psycopg
+import structlog
+from flask import Flask, Response, g, request
+from psycopg_pool import PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
+from services.console.routes import Console, routes
+
+_log = structlog.get_logger()
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def create_app(console: Console) -> Flask:
+    """A WSGI app around these collaborators."""
+    app = Flask("keyledger-console", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.extensions["console"] = console
+    app.register_blueprint(routes)
+    app.register_error_handler(Problem, _problem)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(psycopg.OperationalError, _database_away)
+    app.register_error_handler(PoolTimeout, _database_away)
+    app.register_error_handler(Exception, _bug)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        response.headers.setdefault("Cache-Control", "no-store")
+        route = str(request.url_rule) if request.url_rule else "none"
+        console.metrics.count(request.method, route, response.status_code, g.get("outcome", "ok"))
+        return response
+
+    return app
+
+
+def _problem(problem: Problem) -> Response:
+    g.outcome = problem.code
+    return Response(problem.body(), problem.status, problem.headers, content_type=MEDIA_TYPE)
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    problem = Problem(status, _CODES.get(status, "http_error"), error.description or error.name)
+    problem.headers.update({name: value for name, value in error.get_headers() if name == "Allow"})
+    return _problem(problem)
+
+
+def _database_away(_error: Exception) -> Response:
+    _log.warning("PostgreSQL is away", route=str(request.url_rule))
+    return _problem(Problem(503, "database_away", "PostgreSQL does not answer right now", retry_after_s=1))
+
+
+def _bug(error: Exception) -> Response:
+    _log.error("unexpected error", route=str(request.url_rule), exc_info=error)
+    return _problem(Problem(500, "internal_error", "this should not have happened; it is in the log"))

@@ -1,0 +1,37 @@
+-- Everything the console keeps. It is no projection: no rebuild touches it, and erasing a person deletes a row.
+CREATE SCHEMA IF NOT EXISTS console;
+
+-- People and service accounts: the only place with names, e-mail addresses and passwords.
+-- A row is pending from before its AddUser command until the command's answer is known; times are ms since 1970.
+CREATE TABLE IF NOT EXISTS console.people (
+    idempotency_key      text PRIMARY KEY, -- Sent with the AddUser command, so that a repeat finds the first one.
+    org_id               text NOT NULL,
+    user_id              text,
+    name                 text NOT NULL,
+    email                text,
+    kind                 text NOT NULL,
+    role                 text NOT NULL,    -- As it was asked for. Rights come from the ledger, never from here.
+    password_hash        text,
+    must_change_password boolean NOT NULL,
+    status               text NOT NULL CHECK (status IN ('pending', 'active')),
+    added_revision       bigint,
+    created_ms           bigint NOT NULL,
+    claimed_until_ms     bigint NOT NULL,  -- Until then somebody is at work on a pending row.
+    CHECK ((status = 'active') = (user_id IS NOT NULL AND added_revision IS NOT NULL))
+);
+CREATE UNIQUE INDEX IF NOT EXISTS people_user ON console.people (org_id, user_id);
+CREATE UNIQUE INDEX IF NOT EXISTS people_email ON console.people (lower(email));
+
+-- Failed sign-ins per account and per address. An account is the SHA-256 of its e-mail, known here or not.
+CREATE TABLE IF NOT EXISTS console.failed_sign_ins (
+    subject    text PRIMARY KEY,
+    failures   integer NOT NULL,
+    last_at_ms bigint NOT NULL
+);
+
+-- One row: what makes the first start repeatable, and whether it is done.
+CREATE TABLE IF NOT EXISTS console.installation (
+    only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    secret       text NOT NULL,
+    bootstrapped boolean NOT NULL DEFAULT false
+);

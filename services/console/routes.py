@@ -1,0 +1,231 @@
+"""One view per call. Shape is checked here, who may is asked of `caller`, the rest is done by those it names."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import psycopg
+from flask import Blueprint, Response, current_app, request
+from marshmallow import Schema
+from psycopg_pool import PoolTimeout
+
+from schemas import fields, openapi
+from schemas.codec import canonical
+from schemas.problems import Problem, load, malformed, read_json
+from schemas.times import to_text
+from schemas.validation import KEYS_WRITE, Code
+from services.console import bodies, passwords
+from services.console.adding import Adding
+from services.console.api_clients import Checker
+from services.console.bootstrap import Readiness
+from services.console.caller import Caller, must_administer, must_be_person, must_have_scope, not_found
+from services.console.metrics import Metrics
+from services.console.passwords import Passwords
+from services.console.people import NewPerson, People, Person, Pool
+from services.console.sign_in import SignIn
+from services.console.signing_keys import SigningKeys
+
+routes = Blueprint("console", __name__)
+_ID = re.compile(fields.ID)
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """All that the views use, made in `worker`."""
+
+    pool: Pool
+    people: People
+    passwords: Passwords
+    adding: Adding
+    sign_in: SignIn
+    keys: SigningKeys
+    checker: Checker
+    readiness: Readiness
+    metrics: Metrics
+
+
+@routes.post("/v1/sessions")
+def sign_in() -> Response:
+    """Sign in with e-mail and password."""
+    body = _body(bodies.SessionRequest())
+    session = _console().sign_in.with_password(body["email"], body["password"], _address(), _user_agent())
+    person = session.person
+    return _answer(
+        201,
+        {
+            "token": session.token,
+            "expires_at": to_text(session.expires_ms),
+            "user_id": person.user_id,
+            "org_id": person.org_id,
+            "must_change_password": person.must_change_password,
+        },
+    )
+
+
+@routes.post("/v1/orgs/<org>/users")
+def add_user(org: str) -> Response:
+    """Add a person or service account."""
+    caller = _administrator(org)
+    must_have_scope(caller, KEYS_WRITE)
+    body = _body(bodies.UserRequest())
+    password, given = body.pop("password"), None
+    if body["kind"] == "person" and password is None:
+        password = given = passwords.temporary()
+    hashed = _console().passwords.hash(password) if password else None
+    new = NewPerson(org_id=org, password_hash=hashed, must_change_password=given is not None, **body)
+    person = _console().adding.add(new, caller.token)
+    answer = _shown(person) | {"role": person.role, "revision": person.added_revision}
+    if given is not None:
+        answer["temporary_password"] = given
+    return _answer(201, answer, {"Keyledger-Revision": f"{org}:{person.added_revision}"})
+
+
+@routes.delete("/v1/orgs/<org>/users/<user>")
+def erase_user(org: str, user: str) -> Response:
+    """Erase a user: the personal data here, then the rights in the ledger."""
+    caller = _administrator(org)
+    must_have_scope(caller, KEYS_WRITE)
+    _body(bodies.Nothing())
+    answer = _console().adding.erase(org, _id(user), caller.token)
+    return _answer(200, answer, {"Keyledger-Revision": f"{org}:{answer.get('revision')}"})
+
+
+@routes.post("/v1/orgs/<org>/users/<user>/password-reset")
+def reset_password(org: str, user: str) -> Response:
+    """Give a person a temporary password, to be changed at the next sign-in."""
+    must_be_person(_administrator(org))
+    _body(bodies.Nothing())
+    person = _console().people.get(org, _id(user))
+    if person is None or person.kind != "person":
+        raise not_found()
+    given = passwords.temporary()
+    _console().people.set_password(org, user, _console().passwords.hash(given), must_change=True)
+    return _answer(200, {"user_id": user, "temporary_password": given})
+
+
+@routes.patch("/v1/me")
+def rename_me() -> Response:
+    """Change my name."""
+    me = _me(_caller())
+    body = _body(bodies.NameRequest())
+    _console().people.rename(me.org_id, me.user_id, body["name"])
+    return _answer(200, _shown(me) | {"name": body["name"]})
+
+
+@routes.post("/v1/me/password")
+def change_password() -> Response:
+    """Change my password."""
+    me = _me(_caller(with_temporary_password=True))
+    body = _body(bodies.PasswordRequest())
+    _console().sign_in.check_password(me, body["old"], _address())
+    if body["new"] == body["old"]:
+        raise malformed("the new password is the old one", ("/new", "must differ from the old password"))
+    _console().people.set_password(me.org_id, me.user_id, _console().passwords.hash(body["new"]), must_change=False)
+    return _answer(200, {"user_id": me.user_id, "must_change_password": False})
+
+
+@routes.get("/.well-known/jwks.json")
+def jwks() -> Response:
+    """The keys that tokens are checked with."""
+    return _answer(200, _console().keys.jwks(), {"Cache-Control": "max-age=60"})
+
+
+@routes.get("/healthz")
+def healthz() -> Response:
+    """Alive."""
+    return _answer(200, {"status": "alive"})
+
+
+@routes.get("/readyz")
+def readyz() -> Response:
+    """The first start is done and PostgreSQL answers."""
+    if _console().readiness.reason is not None:
+        raise Problem(503, "not_ready", str(_console().readiness.reason), retry_after_s=1)
+    try:
+        with _console().pool.connection(timeout=2.0) as connection:
+            connection.execute("SELECT 1")
+    except (psycopg.OperationalError, PoolTimeout) as error:
+        raise Problem(503, "not_ready", "PostgreSQL does not answer", retry_after_s=1) from error
+    return _answer(200, {"status": "ready"})
+
+
+@routes.get("/metrics")
+def metrics() -> Response:
+    """Counters in Prometheus' text format."""
+    return Response(_console().metrics.text(), 200, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@routes.get("/openapi.json")
+def openapi_document() -> Response:
+    """OpenAPI 3.1, made from the schemas that check the bodies."""
+    return _answer(200, openapi.document("Keyledger console", bodies.OPERATIONS))
+
+
+def _console() -> Console:
+    return cast(Console, current_app.extensions["console"])
+
+
+def _caller(*, with_temporary_password: bool = False) -> Caller:
+    """Who is calling. Raises Problem 401, 503, or 403 while a temporary password has to be changed first."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _unauthorized("token_missing", "send Authorization: Bearer with a token or an API key")
+    code, caller = _console().checker.caller(token.strip(), _address(), _user_agent())
+    if caller is None:
+        raise _not_valid(code)
+    if caller.key_id is None and not with_temporary_password:
+        person = _console().people.get(caller.org_id, caller.user_id)
+        if person is not None and person.must_change_password:
+            raise Problem(403, "password_change_required", "change the temporary password first: POST /v1/me/password")
+    return caller
+
+
+def _administrator(org: str) -> Caller:
+    caller = _caller()
+    must_administer(caller, _id(org))
+    return caller
+
+
+def _me(caller: Caller) -> Person:
+    must_be_person(caller)
+    person = _console().people.get(caller.org_id, caller.user_id)
+    if person is None:
+        raise not_found()
+    return person
+
+
+def _not_valid(code: Code) -> Problem:
+    if code is Code.IP_NOT_ALLOWED:
+        return Problem(403, "ip_not_allowed", "the API key is not allowed from this address")
+    return _unauthorized(code.value.lower(), "the token is not valid")
+
+
+def _unauthorized(code: str, detail: str) -> Problem:
+    return Problem(401, code, detail, headers={"WWW-Authenticate": 'Bearer realm="keyledger"'})
+
+
+def _id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise not_found()
+    return text
+
+
+def _body(schema: Schema) -> dict[str, Any]:
+    return cast(dict[str, Any], load(schema, read_json(request.get_data(), request.mimetype)))
+
+
+def _address() -> str:
+    return request.remote_addr or ""
+
+
+def _user_agent() -> str:
+    return request.headers.get("User-Agent", "")[:200]
+
+
+def _shown(person: Person) -> dict[str, Any]:
+    return {name: getattr(person, name) for name in ("user_id", "org_id", "name", "email", "kind")}
+
+
+def _answer(status: int, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(canonical(dict(document)), status, headers, content_type="application/json")

@@ -1,0 +1,82 @@
+"""Signing in: e-mail and password become a token of at most five minutes."""
+
+from dataclasses import dataclass, field
+
+import structlog
+
+from schemas.problems import Problem
+from schemas.times import Clock
+from schemas.tokens import LONGEST_LIFE_S, Claims
+from schemas.validation import Code
+from services.console.api_clients import Checker
+from services.console.passwords import Passwords
+from services.console.people import People, Person
+from services.console.signing_keys import SigningKeys
+from services.console.throttle import Throttle
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`expires_ms` is in milliseconds since 1970. The token is good at every API of Keyledger."""
+
+    token: str = field(repr=False)
+    expires_ms: int
+    person: Person
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Judges passwords, and makes sessions for people whom the ledger knows as active."""
+
+    people: People
+    passwords: Passwords
+    throttle: Throttle
+    checker: Checker
+    keys: SigningKeys
+    clock: Clock
+
+    def with_password(self, email: str, password: str, address: str, user_agent: str) -> Session:
+        """Raises Problem 401 `bad_credentials`, 403 `owner_disabled`, 429 or 503."""
+        self.throttle.begin(email, address)
+        person = self.people.with_email(email)
+        if not self.passwords.verify(person.password_hash if person else None, password) or person is None:
+            _log.info("sign-in refused", address=address)
+            raise Problem(401, "bad_credentials", "the e-mail address or the password is wrong")
+        self.throttle.succeeded(email, address)
+        self._renew_hash(person, password)
+        return self.session_of(person, address, user_agent)
+
+    def session_of(self, person: Person, address: str = "", user_agent: str = "") -> Session:
+        """A session for a person who has been recognised. Raises Problem 403 `owner_disabled` or 503."""
+        # The checker has to have read the ledger at least to where this person was added.
+        first = self._sign(person, person.added_revision, self.clock())
+        code, caller = self.checker.caller(first, address, user_agent)
+        if code is Code.OWNER_DISABLED:
+            raise Problem(403, "owner_disabled", "this account is disabled")
+        if caller is None:
+            raise Problem(
+                503, "not_ready", "the auth checker does not know this account or our signing key", retry_after_s=2
+            )
+        now_ms = self.clock()
+        expires_ms = (now_ms // 1000 + LONGEST_LIFE_S) * 1000
+        return Session(self._sign(person, caller.revision, now_ms), expires_ms, person)
+
+    def check_password(self, person: Person, password: str, address: str) -> None:
+        """Is it really the person who holds the token? Raises Problem 403 `wrong_password` or 429."""
+        account = person.email or person.user_id
+        self.throttle.begin(account, address)
+        if not self.passwords.verify(person.password_hash, password):
+            raise Problem(403, "wrong_password", "the old password is wrong")
+        self.throttle.succeeded(account, address)
+
+    def _sign(self, person: Person, revision: int, now_ms: int) -> str:
+        exp = now_ms // 1000 + LONGEST_LIFE_S
+        return self.keys.sign(Claims(sub=person.user_id, org=person.org_id, rev=revision, exp=exp))
+
+    def _renew_hash(self, person: Person, password: str) -> None:
+        if person.password_hash and self.passwords.is_outdated(person.password_hash):
+            renewed = self.passwords.hash(password)
+            must_change = person.must_change_password
+            self.people.set_password(person.org_id, person.user_id, renewed, must_change=must_change)
