@@ -36,6 +36,10 @@ BOOTSTRAP = "bootstrap"
 """The `sub` of the console's token that may register `platform` and add its first admin, nothing else."""
 
 
+MIN_REVISION = fields.ID + ":(0|[1-9][0-9]{0,15})"
+"""`<org>:<revision>`: answer from this revision of that organisation's ledger on."""
+
+
 class ValidationRequest(Schema):
     """Is this key good? Any text is a key here; `scopes` are those the caller needs, `min_revision` is `<org>:<revision>`."""
 
@@ -43,7 +47,7 @@ class ValidationRequest(Schema):
     scopes = fields.Items(fields.Text(), allow_none=True)
     ip = fields.Text(allow_none=True)
     user_agent = fields.Text(allow_none=True)
-    min_revision = fields.Text(allow_none=True)
+    min_revision = fields.text(MIN_REVISION, 80, allow_none=True)
 
 
 class ValidationAnswer(Schema):
@@ -67,7 +71,7 @@ class ValidationAnswer(Schema):
 class BatchRequest(Schema):
     """At most 100 validations."""
 
-    items = fields.Items(Nested(ValidationRequest), required=True)
+    items = fields.items(Nested(ValidationRequest), 100, required=True)
 
 
 class BatchAnswer(Schema):
@@ -82,7 +86,7 @@ class CallerRequest(Schema):
     token = fields.Text(required=True)
     ip = fields.Text(allow_none=True)
     user_agent = fields.Text(allow_none=True)
-    min_revision = fields.Text(allow_none=True)
+    min_revision = fields.text(MIN_REVISION, 80, allow_none=True)
 
 
 class CallerAnswer(Schema):

@@ -1,10 +1,13 @@
 """Configuration from the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from schemas.key_text import DEFAULT_PREFIX
 
 
 class BadConfig(Exception):
@@ -34,14 +37,14 @@ class Config:
         state_dir = Path(env.get("KEYLEDGER_STATE_DIR", "var/command_api"))
         return Config(
             host=env.get("KEYLEDGER_HOST", "127.0.0.1"),
-            port=_number(env, "KEYLEDGER_PORT", 8001),
+            port=_number(env, "KEYLEDGER_PORT", 8001, most=65535),
             state_dir=state_dir,
             bootstrap=_required(env, "KAFKA_BOOTSTRAP_SERVERS"),
             ledger_keys=Path(env.get("KEYLEDGER_LEDGER_KEYS", str(state_dir.parent / "ledger-keys"))),
             console_url=_url(env, "CONSOLE_URL", "http://127.0.0.1:8000"),
             checker_url=_url(env, "CHECKER_URL", "http://127.0.0.1:8003"),
             checker_token=env.get("CHECKER_TOKEN", ""),
-            key_prefix=env.get("KEYLEDGER_KEY_PREFIX", "kl"),
+            key_prefix=_prefix(env, "KEYLEDGER_KEY_PREFIX"),
             most_keys=_number(env, "KEYLEDGER_MOST_KEYS", 100),
             max_staleness_ms=_number(env, "KEYLEDGER_MAX_STALENESS_MS", 2000),
             threads=_number(env, "KEYLEDGER_THREADS", 64),
@@ -54,11 +57,18 @@ def _required(env: Mapping[str, str], name: str) -> str:
     return env[name]
 
 
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, most: int = 2**31) -> int:
     text = env.get(name, str(default))
-    if not text.isdecimal() or int(text) < 1:
-        raise BadConfig(f"{name} must be a whole number above 0, not {text!r}")
+    if not re.fullmatch("[0-9]{1,10}", text) or not 1 <= int(text) <= most:
+        raise BadConfig(f"{name} must be a whole number from 1 to {most}, not {text!r}")
     return int(text)
+
+
+def _prefix(env: Mapping[str, str], name: str) -> str:
+    prefix = env.get(name, DEFAULT_PREFIX)
+    if not re.fullmatch("[A-Za-z0-9]{1,16}", prefix):
+        raise BadConfig(f"{name} must be 1 to 16 letters and digits, not {prefix!r}")
+    return prefix
 
 
 def _url(env: Mapping[str, str], name: str, default: str) -> str:

@@ -115,6 +115,7 @@ def _stop(follower: Follower, log: KafkaLog, store: Store) -> None:
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
+        os.setpgrp()  # Ctrl-C goes to a whole group; told twice to stop, by it and by the parent, the server hangs.
         parent.join()
         os._exit(1)  # Nobody would restart an orphan, and it would hold the port.
 

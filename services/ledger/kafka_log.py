@@ -11,6 +11,7 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from schemas.topics import LIFECYCLE
+from services.ledger.kafka_clients import connected
 from services.ledger.kafka_producer import SupervisedProducer
 from services.ledger.log import LogUnavailable, Message, OffsetGone
 from services.ledger.records import Record, TopicPartition
@@ -117,20 +118,18 @@ class KafkaReader:
 
 
 def _consumer(bootstrap: str, name: str) -> Any:
-    try:
-        return KafkaConsumer(
-            bootstrap_servers=bootstrap,
-            client_id=name,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            max_poll_records=5000,
-            fetch_max_wait_ms=50,
-            bootstrap_timeout_ms=_BOOTSTRAP_MS,
-            reconnect_backoff_max_ms=1000,
-        )
-    except KafkaError as error:
-        raise LogUnavailable(repr(error)) from error
+    return connected(
+        KafkaConsumer,
+        bootstrap_servers=bootstrap,
+        client_id=name,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        max_poll_records=5000,
+        fetch_max_wait_ms=50,
+        bootstrap_timeout_ms=_BOOTSTRAP_MS,
+        reconnect_backoff_max_ms=1000,
+    )
 
 
 def _record(record: Any) -> Record:

@@ -14,6 +14,7 @@ import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from services.ledger.kafka_clients import connected
 from services.ledger.log import LogUnavailable, Message, OutcomeUnknown
 
 _AGAIN_AFTER_S: Final = 0.5
@@ -77,7 +78,8 @@ class SupervisedProducer:
 
     def _make(self) -> Any:
         try:
-            return KafkaProducer(
+            return connected(
+                KafkaProducer,
                 bootstrap_servers=self._bootstrap,
                 client_id=self._name,
                 acks="all",
@@ -90,9 +92,9 @@ class SupervisedProducer:
                 bootstrap_timeout_ms=_BOOTSTRAP_MS,
                 reconnect_backoff_max_ms=1000,
             )
-        except KafkaError as error:
+        except LogUnavailable:
             self._failed_at = time.monotonic()
-            raise LogUnavailable(repr(error)) from error
+            raise
 
     def _discard(self, producer: Any) -> None:
         with self._lock:

@@ -9,9 +9,11 @@ from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from schemas.topics import TOPICS, Topic
+from services.ledger.kafka_clients import connected
 from services.ledger.log import LogUnavailable
 
 _REPLICAS: Final = 3
+_BOOTSTRAP_MS: Final = 5000
 _AGAIN_AFTER_S: Final = 1.0
 _SAFE: Final = {"unclean.leader.election.enable": "false"}
 _log = structlog.get_logger("keyledger.ledger")
@@ -28,12 +30,12 @@ def prepare(
 
     `known_ids` are the ids seen at an earlier start. Raises PreflightFailed, and LogUnavailable when Kafka is away.
     """
-    try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap, client_id="keyledger-preflight", bootstrap_timeout_ms=5000
-        )
-    except KafkaError as error:
-        raise LogUnavailable(repr(error)) from error
+    admin = connected(
+        KafkaAdminClient,
+        bootstrap_servers=bootstrap,
+        client_id="keyledger-preflight",
+        bootstrap_timeout_ms=_BOOTSTRAP_MS,
+    )
     try:
         _make_missing(admin, topics)
         described = {entry["name"]: entry for entry in admin.describe_topics([topic.name for topic in topics])}

@@ -1,0 +1,132 @@
+"""One view per call. The door is passed before a body is read."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from flask import Blueprint, Response, current_app, request
+
+from schemas import validation
+from schemas.codec import canonical
+from schemas.openapi import Operation, document
+from schemas.problems import Problem
+from services.auth_checker import bodies, metrics
+from services.auth_checker.callers import Callers
+from services.auth_checker.doors import Door
+from services.auth_checker.handler import Checker
+from services.auth_checker.index_reader import IndexReader
+from services.auth_checker.metrics import Metrics
+
+routes = Blueprint("auth_checker", __name__)
+_ASKED_REFUSALS: Final = (400, 401, 413, 415, 503)
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        "/v1/validations",
+        "Is this key good?",
+        {200: validation.ValidationAnswer},
+        _ASKED_REFUSALS,
+        validation.ValidationRequest,
+    ),
+    Operation(
+        "POST",
+        "/v1/validations/batch",
+        "At most 100 validations from one moment",
+        {200: validation.BatchAnswer},
+        _ASKED_REFUSALS,
+        validation.BatchRequest,
+    ),
+    Operation(
+        "POST",
+        "/v1/callers",
+        "Who is behind this bearer token?",
+        {200: validation.CallerAnswer},
+        _ASKED_REFUSALS,
+        validation.CallerRequest,
+    ),
+    Operation("GET", "/healthz", "Alive", {200: None}, (), secured=False),
+    Operation("GET", "/readyz", "Caught up with the ledger", {200: None}, (503,), secured=False),
+    Operation("GET", "/metrics", "Figures for Prometheus", {200: None}, (), secured=False),
+    Operation("GET", "/openapi.json", "This document", {200: None}, (), secured=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """All that the views use, made in `__main__`."""
+
+    reader: IndexReader
+    checker: Checker
+    callers: Callers
+    door: Door
+    metrics: Metrics
+
+
+@routes.post("/v1/validations")
+def validate() -> Response:
+    """Judge one key; `fast_lane` answers most of these before they come here."""
+    _enter()
+    return _answer(_service().checker.validate(bodies.question(*_body())))
+
+
+@routes.post("/v1/validations/batch")
+def validate_batch() -> Response:
+    """Judge up to 100 keys at one moment of the ledger."""
+    _enter()
+    return _answer(bodies.BatchOfAnswers(_service().checker.validate_all(bodies.questions(*_body()))))
+
+
+@routes.post("/v1/callers")
+def caller() -> Response:
+    """Tell who sent a request to one of our services."""
+    _enter()
+    return _answer(_service().callers.caller(bodies.caller_question(*_body())))
+
+
+@routes.get("/healthz")
+def alive() -> Response:
+    """The process answers."""
+    return _json(canonical({"status": "alive"}))
+
+
+@routes.get("/readyz")
+def ready() -> Response:
+    """The index may be believed. Raises Problem 503 with the reason."""
+    why = _service().reader.why_stale()
+    if why is not None:
+        raise Problem(503, "not_ready", why, retry_after_s=1)
+    return _json(canonical({"status": "ready"}))
+
+
+@routes.get("/metrics")
+def figures() -> Response:
+    """Figures for Prometheus."""
+    return Response(_service().metrics.text(), content_type=metrics.MEDIA_TYPE)
+
+
+@routes.get("/openapi.json")
+def openapi() -> Response:
+    """What this service can be asked; on loopback nothing asks for a credential, and the document says so."""
+    guarded = _service().door.is_guarded
+    operations = [replace(operation, secured=operation.secured and guarded) for operation in OPERATIONS]
+    return _json(canonical(document("Keyledger auth checker", operations)))
+
+
+def _enter() -> None:
+    _service().door.enter(request.headers.get("Authorization"))
+
+
+def _body() -> tuple[bytes, str]:
+    return request.get_data(cache=False), request.mimetype
+
+
+def _answer(answer: Any) -> Response:
+    return _json(bodies.encode(answer))
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, content_type="application/json")
+
+
+def _service() -> Service:
+    service: Service = current_app.extensions["auth_checker"]
+    return service

@@ -1,0 +1,129 @@
+"""The projector as a process: `python -m services.projector`. The only place that constructs things.
+
+This process follows the log and holds the locks; granian's worker process serves the reads.
+"""
+
+import functools
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+import structlog
+from granian.constants import Interfaces
+from granian.server import Server
+
+from schemas.times import wall_clock_ms
+from schemas.topics import TOPICS
+from services.ledger import seal
+from services.ledger.follow import Follower
+from services.ledger.kafka_log import KafkaLog
+from services.ledger.preflight import PreflightFailed, prepare_patiently
+from services.ledger.records import TopicPartition
+from services.projector.checkpoints import Checkpoints, known_topic_ids
+from services.projector.config import BadConfig, Config
+from services.projector.database import Writer, connect, make_tables
+from services.projector.locks import PartitionLocks, PartitionsHeld
+from services.projector.projector import PROJECTED, Projector
+from services.projector.status import Reporter
+from services.projector.worker import THREADS, load_app, log_json
+
+_DATABASE_WAIT_S = 60.0
+_BAD_START, _NOT_ALONE = 2, 3
+_log = structlog.get_logger("keyledger.projector")
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; the exit code: 2 for what must be repaired, 3 when another projector is at work."""
+    multiprocessing.set_start_method("spawn")
+    log_json()
+    try:
+        config = Config.from_env(os.environ)
+        keys = seal.load_or_make(config.ledger_keys)
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        config.metrics_file.unlink(missing_ok=True)
+        open_session = functools.partial(
+            connect, config.database_url, f"keyledger-projector {socket.gethostname()}:{os.getpid()}"
+        )
+        session = _patiently(open_session)
+        make_tables(session)
+        locks = PartitionLocks(open_session, config.partitions)
+        locks.hold()
+        _refuse_taken_port(config)
+        topic_ids = prepare_patiently(config.kafka, TOPICS, known_topic_ids(session))
+        session.close()
+    except (BadConfig, seal.BadKeyFile, PreflightFailed, psycopg.Error, OSError) as error:
+        _log.error("cannot_start", why=str(error))
+        return _BAD_START
+    except PartitionsHeld as error:
+        _log.error("not_alone", why=str(error))
+        return _NOT_ALONE
+    return _run(config, keys, open_session, locks, topic_ids)
+
+
+def _run(
+    config: Config,
+    keys: seal.LedgerKeys,
+    open_session: Callable[[], Writer],
+    locks: PartitionLocks,
+    topic_ids: dict[str, str],
+) -> int:
+    partitions = [TopicPartition(topic, partition) for topic in PROJECTED for partition in config.partitions]
+    log = KafkaLog(config.kafka, "projector")
+    projector = Projector(open_session, keys, Checkpoints(partitions, topic_ids), config.partitions, locks.hold)
+    follower = Follower(log, partitions, projector, "projector")
+    reporter = Reporter(follower, projector, open_session, config.metrics_file, wall_clock_ms)
+    follower.start()
+    reporter.start()
+    threading.Thread(target=_stop_when_not_alone, args=(projector,), daemon=True).start()
+    server = Server(
+        "projector",
+        address=config.host,
+        port=config.port,
+        interface=Interfaces.WSGI,
+        blocking_threads=THREADS,
+        log_enabled=False,
+    )
+    _log.info("projector", host=config.host, port=config.port, partitions=config.partitions)
+    server.serve(target_loader=functools.partial(load_app, config), wrap_loader=False)
+    reporter.stop()
+    follower.stop()
+    projector.close()
+    locks.release()
+    log.close()
+    return 0 if projector.stopped is None else _NOT_ALONE
+
+
+def _refuse_taken_port(config: Config) -> None:
+    try:
+        socket.create_server((config.host, config.port)).close()
+    except OSError as error:
+        raise BadConfig(f"The projector cannot listen on {config.host}:{config.port}: {error.strerror}.") from error
+
+
+def _stop_when_not_alone(projector: Projector) -> None:
+    while projector.stopped is None:
+        time.sleep(0.1)
+    _log.error("not_alone", why=str(projector.stopped))
+    os.kill(os.getpid(), signal.SIGTERM)  # granian stops its worker, and `_run` goes on.
+
+
+def _patiently(open_session: Callable[[], Writer]) -> Writer:
+    deadline = time.monotonic() + _DATABASE_WAIT_S
+    while True:
+        try:
+            return open_session()
+        except psycopg.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise
+            _log.warning("waiting_for_postgresql", error=str(error).strip())
+            time.sleep(1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

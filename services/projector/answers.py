@@ -1,0 +1,137 @@
+"""What the read API answers: the shape of each answer, and rows of the tables as answers."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from marshmallow import Schema, fields
+from psycopg.rows import DictRow
+
+from schemas.openapi import Operation
+from services.projector import parameters
+
+
+def _text(**more: Any) -> fields.String:
+    return fields.String(required=True, **more)
+
+
+def _number(**more: Any) -> fields.Integer:
+    return fields.Integer(required=True, **more)
+
+
+class Halted(Schema):
+    """Why an organisation is closed, and the offsets of the halting records that `POST …/resume` takes."""
+
+    why, detail = _text(), _text()
+    offsets = fields.List(fields.Integer(), required=True)
+
+
+class Org(Schema):
+    """An organisation; the counts are left out for members."""
+
+    org_id, name = _text(), _text(allow_none=True)
+    keys_enabled = fields.Boolean(required=True)
+    revision, registered_at = _number(), _text(allow_none=True)
+    halted = fields.Nested(Halted, required=True, allow_none=True)
+    active_keys, users, never_used = fields.Integer(), fields.Integer(), fields.Integer()
+    last_activity_at = fields.String(allow_none=True)
+
+
+class User(Schema):
+    """A user; name and e-mail are null for one that was erased."""
+
+    user_id, org_id, kind, role, status = _text(), _text(), _text(), _text(), _text()
+    name, email = _text(allow_none=True), _text(allow_none=True)
+    revision, created_at, active_keys = _number(), _text(), _number()
+    last_activity_at = _text(allow_none=True)
+
+
+class Key(Schema):
+    """A key with its last VALID use."""
+
+    key_id, org_id, user_id, name, last4 = _text(), _text(), _text(), _text(), _text()
+    scopes = fields.List(fields.String(), required=True, allow_none=True)
+    cidrs = fields.List(fields.String(), required=True, allow_none=True)
+    created_at, expires_at, revoked_at = _text(), _text(allow_none=True), _text(allow_none=True)
+    revision = _number()
+    last_used_at, last_used_ip, owner_name = _text(allow_none=True), _text(allow_none=True), _text(allow_none=True)
+
+
+class Actor(Schema):
+    """Who did it, and with which key."""
+
+    user_id, type = _text(allow_none=True), _text(allow_none=True)
+    key_id = fields.String()
+
+
+class HistoryEntry(Schema):
+    """An event, or the uses of a key in one hour with one outcome from one address (revision null)."""
+
+    revision, type, time = _number(allow_none=True), _text(), _text()
+    actor = fields.Nested(Actor, required=True, allow_none=True)
+    data = fields.Dict(required=True)
+    hash, parent = _text(allow_none=True), _text(allow_none=True)
+    void = fields.Boolean(required=True)
+
+
+class Me(Schema):
+    """Who is calling; `key_id` and `scopes` where an API key is the credential."""
+
+    user_id, org_id, role, kind = _text(), _text(), _text(), _text()
+    name, email = _text(allow_none=True), _text(allow_none=True)
+    key_id = fields.String()
+    scopes = fields.List(fields.String())
+    org = fields.Nested(Org, required=True)
+
+
+def _list_of(name: str, item: type[Schema]) -> type[Schema]:
+    next_cursor = fields.String(required=True, allow_none=True)
+    items = fields.List(fields.Nested(item), required=True)
+    return Schema.from_dict({"items": items, "next_cursor": next_cursor}, name=name)
+
+
+def _read(path: str, summary: str, schema: type[Schema], query: Iterable[str]) -> Operation:
+    documented = {name: parameters.DOCUMENTED[name] for name in query}
+    return Operation("GET", path, summary, {200: schema}, query=documented)
+
+
+_KEYS, _HISTORY = _list_of("Keys", Key), _list_of("History", HistoryEntry)
+_ORG, _ONE = "/v1/orgs/{org}", ("min_revision",)
+OPERATIONS: Final = (
+    _read("/v1/orgs", "All organisations, newest first", _list_of("Orgs", Org), parameters.PAGE),
+    _read(_ORG, "An organisation", Org, _ONE),
+    _read(_ORG + "/keys", "The keys of an organisation, newest first", _KEYS, parameters.KEYS),
+    _read(_ORG + "/keys/{key}", "A key", Key, _ONE),
+    _read(_ORG + "/keys/{key}/history", "What happened to a key, oldest first", _HISTORY, parameters.HISTORY),
+    _read(_ORG + "/users", "The users of an organisation, newest first", _list_of("Users", User), parameters.PAGE),
+    _read(_ORG + "/users/{user}", "A user", User, _ONE),
+    _read(_ORG + "/users/{user}/keys", "The keys of a user, newest first", _KEYS, parameters.KEYS),
+    _read(_ORG + "/history", "What happened in an organisation, oldest first", _HISTORY, parameters.HISTORY),
+    _read("/v1/me", "Who is calling", Me, _ONE),
+)
+_ORG_FIELDS: Final = ("org_id", "name", "keys_enabled", "revision")
+_ORG_COUNTS: Final = ("active_keys", "users", "never_used", "last_activity_at")
+
+
+def org(row: DictRow, with_counts: bool = True) -> dict[str, Any]:
+    """An Org."""
+    halt = {"why": row["halt_why"], "detail": row["halt_detail"], "offsets": row["halt_offsets"]}
+    counts = {name: row[name] for name in _ORG_COUNTS} if with_counts else {}
+    registered_at = row["registered_at"] or None
+    halted = halt if row["halt_why"] is not None else None
+    return {name: row[name] for name in _ORG_FIELDS} | {"registered_at": registered_at, "halted": halted} | counts
+
+
+def user(row: DictRow) -> dict[str, Any]:
+    """A User."""
+    return {name: row[name] for name in User().fields}
+
+
+def key(row: DictRow) -> dict[str, Any]:
+    """A Key."""
+    return {name: row[name] for name in Key().fields}
+
+
+def listed(page: tuple[list[DictRow], str | None], one: Callable[[DictRow], dict[str, Any]]) -> dict[str, Any]:
+    """A list of what `one` makes of each row."""
+    rows, next_cursor = page
+    return {"items": [one(row) for row in rows], "next_cursor": next_cursor}

@@ -1,0 +1,67 @@
+"""Connections to PostgreSQL whose tables are those of the schema `read`, and the tables themselves."""
+
+from importlib.resources import files
+from typing import Any, Final
+
+import psycopg
+from psycopg import IsolationLevel
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.string import TextLoader
+from psycopg_pool import ConnectionPool
+
+SCHEMA: Final = "read"
+_TABLES_LOCK: Final = 0x6B6C_7462
+_CONNECT_TIMEOUT_S: Final = 5
+
+Writer = psycopg.Connection[tuple[Any, ...]]
+Pool = ConnectionPool[psycopg.Connection[DictRow]]
+
+
+def connect(url: str, application_name: str) -> Writer:
+    """A session in autocommit; transactions are explicit, JSON columns are text. Raises psycopg.OperationalError."""
+    connection = psycopg.connect(
+        url, autocommit=True, application_name=application_name, connect_timeout=_CONNECT_TIMEOUT_S
+    )
+    try:
+        connection.execute(f"SET search_path TO {SCHEMA}")
+    except psycopg.Error:
+        connection.close()
+        raise
+    connection.adapters.register_loader("jsonb", TextLoader)
+    return connection
+
+
+def make_tables(connection: Writer) -> None:
+    """Make what is missing of `tables.sql`. Several processes may do so at once."""
+    tables = files(__package__).joinpath("tables.sql").read_bytes()
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_TABLES_LOCK])
+        connection.execute(tables)
+
+
+def read_pool(url: str, size: int) -> Pool:
+    """Sessions for reading: each transaction sees one state of all tables. Opened without waiting.
+
+    A session that broke while nobody used it is replaced before it is handed out, so a restart of PostgreSQL needs
+    nothing here; after 3 s of vain attempts the next request asks for a session again.
+    """
+    return ConnectionPool(
+        url,
+        connection_class=psycopg.Connection[DictRow],
+        kwargs={"row_factory": dict_row, "application_name": "keyledger-read", "connect_timeout": _CONNECT_TIMEOUT_S},
+        min_size=1,
+        max_size=size,
+        timeout=2.0,
+        reconnect_timeout=3.0,
+        configure=_reads_one_state,
+        check=ConnectionPool.check_connection,
+        open=True,
+    )
+
+
+def _reads_one_state(connection: psycopg.Connection[DictRow]) -> None:
+    connection.autocommit = True
+    connection.execute(f"SET search_path TO {SCHEMA}")
+    connection.autocommit = False
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    connection.read_only = True

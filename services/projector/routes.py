@@ -1,0 +1,218 @@
+"""The calls of the read API, one view each."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+from flask import Blueprint, Response, current_app, request
+
+from schemas import openapi
+from schemas.fields import ID
+from schemas.problems import Problem, malformed
+from schemas.times import Clock
+from services.projector import access, answers, histories, parameters
+from services.projector.access import Caller
+from services.projector.callers import Callers
+from services.projector.parameters import Parameters
+from services.projector.reads import Reads, State, View
+from services.projector.status import StatusFile
+
+routes: Final = Blueprint("reads", __name__)
+_ID: Final = re.compile(ID)
+_ONE: Final = ("min_revision",)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the calls work with."""
+
+    reads: Reads
+    callers: Callers
+    status: StatusFile
+    clock: Clock
+
+
+@routes.get("/v1/orgs")
+def orgs() -> Response:
+    """All organisations, for operators."""
+    caller = _caller()
+    access.must_be_operator(caller)
+    query = _query(parameters.PAGE)
+    with _view(caller.org_id, query, any_org=True) as view:
+        return _answer(answers.listed(view.orgs(query), answers.org), view.state)
+
+
+@routes.get("/v1/orgs/<org>")
+def org(org: str) -> Response:
+    """An organisation; members see no counts."""
+    caller = _caller(org)
+    access.must_belong(caller, org)
+    with _view(org, _query(_ONE)) as view:
+        return _answer(answers.org(view.org(org), with_counts=caller.sees_all_of(org)), view.state)
+
+
+@routes.get("/v1/orgs/<org>/keys")
+def org_keys(org: str) -> Response:
+    """The keys of an organisation."""
+    access.must_see_all_of(_caller(org), org)
+    query = _query(parameters.KEYS)
+    with _view(org, query) as view:
+        return _answer(answers.listed(view.keys(org, query), answers.key), view.state)
+
+
+@routes.get("/v1/orgs/<org>/users")
+def org_users(org: str) -> Response:
+    """The users of an organisation."""
+    access.must_see_all_of(_caller(org), org)
+    query = _query(parameters.PAGE)
+    with _view(org, query) as view:
+        return _answer(answers.listed(view.users(org, query), answers.user), view.state)
+
+
+@routes.get("/v1/orgs/<org>/history")
+def org_history(org: str) -> Response:
+    """Every event of an organisation."""
+    access.must_see_all_of(_caller(org), org)
+    query = _query(parameters.HISTORY)
+    with _view(org, query) as view:
+        entries, next_cursor = histories.of_org(view.connection, org, query)
+        return _answer({"items": entries, "next_cursor": next_cursor}, view.state)
+
+
+@routes.get("/v1/orgs/<org>/users/<user>")
+def user(org: str, user: str) -> Response:
+    """A user."""
+    access.must_see_user(_caller(org, user), org, user)
+    with _view(org, _query(_ONE)) as view:
+        return _answer(answers.user(view.user(org, user)), view.state)
+
+
+@routes.get("/v1/orgs/<org>/users/<user>/keys")
+def user_keys(org: str, user: str) -> Response:
+    """The keys of a user."""
+    access.must_see_user(_caller(org, user), org, user)
+    query = _query(parameters.KEYS)
+    if query.owner not in (None, user):
+        raise malformed("the path names another owner", ("/owner", "is not the user of the path"))
+    with _view(org, query) as view:
+        view.user(org, user)
+        page = view.keys(org, replace(query, owner=user))
+        return _answer(answers.listed(page, answers.key), view.state)
+
+
+@routes.get("/v1/orgs/<org>/keys/<key>")
+def key(org: str, key: str) -> Response:
+    """A key."""
+    caller = _caller(org, key)
+    access.must_belong(caller, org)
+    with _view(org, _query(_ONE)) as view:
+        row = view.key(org, key)
+        access.must_see_user(caller, org, row["user_id"])
+        return _answer(answers.key(row), view.state)
+
+
+@routes.get("/v1/orgs/<org>/keys/<key>/history")
+def key_history(org: str, key: str) -> Response:
+    """What happened to a key, its uses included."""
+    caller = _caller(org, key)
+    access.must_belong(caller, org)
+    query = _query(parameters.HISTORY)
+    with _view(org, query) as view:
+        access.must_see_user(caller, org, view.key(org, key)["user_id"])
+        if query.void:
+            access.must_see_all_of(caller, org)
+        entries, next_cursor = histories.of_key(view.connection, org, key, query)
+        return _answer({"items": entries, "next_cursor": next_cursor}, view.state)
+
+
+@routes.get("/v1/me")
+def me() -> Response:
+    """Who is calling."""
+    caller = _caller()
+    with _view(caller.org_id, _query(_ONE)) as view:
+        row = view.user(caller.org_id, caller.user_id)
+        shown: dict[str, Any] = {
+            "user_id": caller.user_id,
+            "org_id": caller.org_id,
+            "role": caller.role,
+            "kind": caller.kind,
+        }
+        shown |= {"name": row["name"], "email": row["email"]}
+        if caller.key_id is not None:
+            shown |= {"key_id": caller.key_id, "scopes": list(caller.scopes or ())}
+        counts = caller.sees_all_of(caller.org_id)
+        return _answer(shown | {"org": answers.org(view.org(caller.org_id), with_counts=counts)}, view.state)
+
+
+@routes.get("/healthz")
+def healthz() -> Response:
+    """Alive."""
+    return _json({"status": "ok"})
+
+
+@routes.get("/readyz")
+def readyz() -> Response:
+    """Whether the follower has caught up and PostgreSQL answers."""
+    why = _parts().status.not_ready(_parts().clock())
+    if why is not None:
+        raise Problem(503, "not_ready", why, retry_after_s=1)
+    _parts().reads.check()
+    return _json({"status": "ready"})
+
+
+@routes.get("/metrics")
+def metrics() -> Response:
+    """For Prometheus."""
+    return Response(_parts().status.metrics(_parts().clock()), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@routes.get("/openapi.json")
+def openapi_document() -> Response:
+    """What can be asked, and what is answered."""
+    return _json(openapi.document("Keyledger read API", answers.OPERATIONS))
+
+
+def _parts() -> Parts:
+    parts: Parts = current_app.extensions["reads"]
+    return parts
+
+
+def _caller(*ids: str) -> Caller:
+    """Who asks; ids of the wrong shape exist nowhere. Raises Problem."""
+    caller = _parts().callers.identify(
+        request.headers.get("Authorization"), request.remote_addr, request.headers.get("User-Agent")
+    )
+    if not all(map(_ID.fullmatch, ids)):
+        raise access.not_found()
+    return caller
+
+
+def _query(allowed: tuple[str, ...]) -> Parameters:
+    return parameters.parse(request.args.to_dict(flat=False), allowed)
+
+
+@contextmanager
+def _view(org: str, query: Parameters, any_org: bool = False) -> Iterator[View]:
+    """The tables as `org` sees them. Only where `any_org` may the revision to wait for be another organisation's."""
+    named, revision = query.min_revision or (None, 0)
+    if named not in (None, org) and not any_org:
+        raise malformed("min_revision names another organisation", ("/min_revision", "is of another organisation"))
+    with _parts().reads.view(org, (named or org, revision)) as view:
+        yield view
+
+
+def _answer(body: Mapping[str, Any], state: State) -> Response:
+    response = _json(body)
+    response.headers["Keyledger-Revision"] = f"{state.org_id}:{state.revision}"
+    if state.as_of_ms is not None:
+        response.headers["Keyledger-Lag-Ms"] = str(max(0, _parts().clock() - state.as_of_ms))
+    if state.halt_why is not None:
+        response.headers["Keyledger-Halted"] = state.halt_why
+    return response
+
+
+def _json(body: Mapping[str, Any]) -> Response:
+    return Response(msgspec.json.encode(body), content_type="application/json")

@@ -1,0 +1,212 @@
+-- Everything the projector keeps, in the schema `read`. All of it can be made again from the log.
+-- Times are text as in schemas.times, RFC 3339 with milliseconds: fixed width, so that their order is the order of
+-- time; '' where there is none and an order is needed. Hashes are SHA-256 in hex. Ids are compared byte by byte.
+CREATE SCHEMA IF NOT EXISTS read;
+SET LOCAL search_path TO read;
+
+-- Where the projector goes on in each partition, and in which incarnation of the topic.
+CREATE TABLE IF NOT EXISTS checkpoints (
+    topic       text    NOT NULL,
+    partition   integer NOT NULL,
+    next_offset bigint  NOT NULL,
+    last_hash   bytea   NOT NULL,
+    topic_id    text    NOT NULL,
+    whole       boolean NOT NULL, -- Every record from offset 0 on was read; false once retention was faster than we were.
+    PRIMARY KEY (topic, partition)
+);
+
+-- Up to when everything in the log was in these tables, by lifecycle partition; milliseconds since 1970.
+CREATE TABLE IF NOT EXISTS freshness (
+    partition integer PRIMARY KEY,
+    as_of_ms  bigint NOT NULL
+);
+
+-- The chain of each organisation, and why it is halted.
+CREATE TABLE IF NOT EXISTS heads (
+    org_id      text COLLATE "C" PRIMARY KEY,
+    partition   integer NOT NULL,
+    revision    bigint  NOT NULL,
+    hash        text    NOT NULL,
+    time        text    NOT NULL,
+    halt_why    text,
+    halt_detail text
+);
+CREATE INDEX IF NOT EXISTS heads_halted ON heads (partition) WHERE halt_why IS NOT NULL;
+
+-- Halting records that wait to be sorted again.
+CREATE TABLE IF NOT EXISTS halting_records (
+    org_id   text COLLATE "C" NOT NULL,
+    "offset" bigint NOT NULL,
+    revision bigint NOT NULL,
+    parent   text   NOT NULL,
+    hash     text   NOT NULL,
+    time     text   NOT NULL,
+    value    bytea  NOT NULL,
+    PRIMARY KEY (org_id, "offset")
+);
+
+-- Applied events of halted organisations that wait to be folded.
+CREATE TABLE IF NOT EXISTS waiting_events (
+    org_id   text COLLATE "C" NOT NULL,
+    revision bigint NOT NULL,
+    "offset" bigint NOT NULL,
+    value    bytea  NOT NULL,
+    PRIMARY KEY (org_id, revision)
+);
+
+-- The archive: every sealed record of key-lifecycle, byte for byte. What it takes to append them again.
+CREATE TABLE IF NOT EXISTS ledger_records (
+    partition integer NOT NULL,
+    "offset"  bigint  NOT NULL,
+    org_id    text COLLATE "C" NOT NULL,
+    revision  bigint  NOT NULL,
+    outcome   text    NOT NULL CHECK (outcome IN ('applied', 'void', 'halting')),
+    hash      text    NOT NULL,
+    parent    text    NOT NULL,
+    time      text COLLATE "C" NOT NULL,
+    key_id    text COLLATE "C",             -- The key it is about, if any.
+    value     bytea   NOT NULL,
+    headers   bytea   NOT NULL,   -- JSON: [[name, value in base64 or null], ...]
+    PRIMARY KEY (partition, "offset")
+);
+CREATE INDEX IF NOT EXISTS ledger_records_org ON ledger_records (org_id, revision, "offset");
+CREATE INDEX IF NOT EXISTS ledger_records_key ON ledger_records (org_id, key_id) WHERE key_id IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS orgs (
+    org_id        text COLLATE "C" PRIMARY KEY,
+    name          text,
+    keys_enabled  boolean NOT NULL,
+    registered_at text COLLATE "C" NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS users (
+    org_id     text COLLATE "C" NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    kind       text   NOT NULL,
+    role       text   NOT NULL,
+    status     text   NOT NULL CHECK (status IN ('active', 'disabled', 'erased')),
+    created_at text COLLATE "C" NOT NULL,
+    revision   bigint NOT NULL,
+    PRIMARY KEY (org_id, user_id)
+);
+CREATE INDEX IF NOT EXISTS users_newest ON users (org_id, created_at, user_id);
+
+CREATE TABLE IF NOT EXISTS keys (
+    org_id     text COLLATE "C" NOT NULL,
+    key_id     text COLLATE "C" NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    name       text   NOT NULL,
+    last4      text   NOT NULL,
+    scopes     jsonb,
+    cidrs      jsonb,
+    created_at text COLLATE "C" NOT NULL,
+    expires_at text COLLATE "C",
+    revoked_at text COLLATE "C",
+    revision   bigint NOT NULL,
+    PRIMARY KEY (org_id, key_id)
+);
+CREATE INDEX IF NOT EXISTS keys_newest ON keys (org_id, created_at, key_id);
+CREATE INDEX IF NOT EXISTS keys_of_user ON keys (org_id, user_id, created_at, key_id);
+
+-- Uses by key. A table of its own, because a KeyUsed can overtake its KeyCreated.
+CREATE TABLE IF NOT EXISTS key_usage (
+    org_id       text COLLATE "C" NOT NULL,
+    key_id       text COLLATE "C" NOT NULL,
+    uses         bigint NOT NULL, -- With any outcome.
+    valid_uses   bigint NOT NULL,
+    last_used_at text COLLATE "C" NOT NULL, -- The newest VALID use.
+    last_used_ip text   NOT NULL,
+    PRIMARY KEY (org_id, key_id)
+);
+
+CREATE TABLE IF NOT EXISTS key_usage_hours (
+    org_id   text COLLATE "C" NOT NULL,
+    key_id   text COLLATE "C" NOT NULL,
+    user_id  text COLLATE "C" NOT NULL,
+    hour     text COLLATE "C" NOT NULL,
+    outcome  text   NOT NULL,
+    ip       text   NOT NULL,
+    count    bigint NOT NULL,
+    first_at text COLLATE "C" NOT NULL,
+    last_at  text COLLATE "C" NOT NULL,
+    PRIMARY KEY (org_id, key_id, hour, outcome, ip, user_id)
+);
+
+-- The numbers seen of each sender in each partition of key-usage, and those that are missing (both ends included).
+CREATE TABLE IF NOT EXISTS usage_sources (
+    source    text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    last      bigint  NOT NULL,
+    PRIMARY KEY (source, partition)
+);
+CREATE TABLE IF NOT EXISTS usage_gaps (
+    source    text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    first     bigint  NOT NULL,
+    last      bigint  NOT NULL,
+    PRIMARY KEY (source, partition, first)
+);
+
+-- Records of key-usage-external that were counted; they carry no number, so each is remembered by its id.
+CREATE TABLE IF NOT EXISTS external_usage_ids (
+    source text COLLATE "C" NOT NULL,
+    id     text COLLATE "C" NOT NULL,
+    PRIMARY KEY (source, id)
+);
+
+-- Usage records that expired before they were read.
+CREATE TABLE IF NOT EXISTS usage_losses (
+    topic        text    NOT NULL,
+    partition    integer NOT NULL,
+    next_offset  bigint  NOT NULL,
+    first_offset bigint  NOT NULL,
+    PRIMARY KEY (topic, partition, next_offset)
+);
+
+CREATE OR REPLACE FUNCTION now_text() RETURNS text STABLE LANGUAGE sql
+    RETURN to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+
+-- Every key with its last use; `user_keys` holds the same rows, read by owner.
+CREATE OR REPLACE VIEW org_keys AS
+SELECT
+    keys.org_id, keys.key_id, keys.user_id, keys.name, keys.last4, keys.scopes, keys.cidrs,
+    keys.created_at, keys.expires_at, keys.revoked_at, keys.revision,
+    NULLIF(used.last_used_at, '') AS last_used_at, NULLIF(used.last_used_ip, '') AS last_used_ip,
+    COALESCE(used.uses, 0) AS uses, COALESCE(used.valid_uses, 0) AS valid_uses,
+    CASE
+        WHEN keys.revoked_at IS NOT NULL THEN 'revoked'
+        WHEN keys.expires_at <= now_text() THEN 'expired'
+        ELSE 'active'
+    END AS state
+FROM keys LEFT JOIN key_usage AS used USING (org_id, key_id);
+
+CREATE OR REPLACE VIEW user_keys AS SELECT * FROM org_keys;
+
+CREATE OR REPLACE VIEW org_summary AS
+SELECT
+    heads.org_id, orgs.name, COALESCE(orgs.keys_enabled, false) AS keys_enabled, heads.revision,
+    COALESCE(orgs.registered_at, '') AS registered_at, heads.halt_why, heads.halt_detail,
+    counted.active_keys, counted.never_used, counted.last_activity_at,
+    (SELECT count(*) FROM users WHERE users.org_id = heads.org_id AND users.status <> 'erased') AS users
+FROM heads
+LEFT JOIN orgs USING (org_id)
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE state = 'active') AS active_keys,
+        count(*) FILTER (WHERE state = 'active' AND last_used_at IS NULL) AS never_used,
+        max(last_used_at) AS last_activity_at
+    FROM org_keys WHERE org_keys.org_id = heads.org_id
+) AS counted;
+
+CREATE OR REPLACE VIEW user_summary AS
+SELECT
+    users.org_id, users.user_id, users.kind, users.role, users.status, users.created_at, users.revision,
+    counted.active_keys, counted.never_used, counted.last_activity_at
+FROM users
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE state = 'active') AS active_keys,
+        count(*) FILTER (WHERE state = 'active' AND last_used_at IS NULL) AS never_used,
+        max(last_used_at) AS last_activity_at
+    FROM org_keys WHERE org_keys.org_id = users.org_id AND org_keys.user_id = users.user_id
+) AS counted;
