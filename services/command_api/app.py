@@ -42,6 +42,7 @@ def create_app(parts: Parts) -> Flask:
     """The WSGI app."""
     app = Flask("keyledger.command_api", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, PROVIDE_AUTOMATIC_OPTIONS=False)
+    app.url_map.merge_slashes = False  # `//` in a path is an id of the wrong shape, a 404, and no redirection.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     outcomes = Counter(
         "keyledger_commands_total", "Commands by call and outcome.", ("call", "outcome"), registry=parts.registry

@@ -88,6 +88,7 @@ def _count(records: Counter, counts: dict[str, int]) -> None:
 def _expose(registry: CollectorRegistry, follower: Follower, appender: Appender, log: KafkaLog) -> None:
     gauges = {
         "keyledger_follower_lag_records": lambda: sum(follower.lag().values()),
+        "keyledger_follower_lag_seconds": follower.lag_s,
         "keyledger_follower_idle_seconds": follower.idle_s,
         "keyledger_races_lost": lambda: appender.races_lost,
         "keyledger_producers_replaced": lambda: log.producers_replaced,

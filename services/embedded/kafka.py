@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,9 +32,11 @@ class Broker:
     started it ends.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, more: Mapping[str, str] | None = None) -> None:
+        """`more` are further settings of the broker, by Kafka's own names."""
         self.folder = folder.absolute()
         self.port = port
+        self._more = dict(more or {})
         self.bootstrap = f"127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._container: str | None = None
@@ -129,6 +131,7 @@ class Broker:
             # After a crash the controller waits this long before it believes that the old broker is gone (else 9 s).
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
+            **self._more,
         }
 
 

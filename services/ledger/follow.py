@@ -52,7 +52,7 @@ class Follower:
         self._waiters: dict[TopicPartition, list[tuple[int, Event]]] = {at: [] for at in partitions}
         self._start_ends: dict[TopicPartition, int] | None = None
         self._failures = 0
-        self._polled_at = time.monotonic()
+        self._polled_at = self._level_at = time.monotonic()
         self._thread = Thread(target=self._run, name=f"follow-{name}", daemon=True)
         self.failure: Exception | None = None
 
@@ -102,6 +102,10 @@ class Follower:
         reached = self.next_offsets()
         return {at: max(0, end - reached.get(at, 0)) for at, end in self._ends.known().items()}
 
+    def lag_s(self) -> float:
+        """Seconds since nothing was left to handle; 0 when nothing is."""
+        return time.monotonic() - self._level_at if any(self.lag().values()) else 0.0
+
     def idle_s(self) -> float:
         """Seconds since the log last told its ends, or since the last poll if that is longer ago."""
         return max(self._ends.age_s(), time.monotonic() - self._polled_at)
@@ -134,6 +138,8 @@ class Follower:
             while not self._stopping.is_set():
                 batch = session.next_batch()
                 self._polled_at = time.monotonic()
+                if not any(self.lag().values()):
+                    self._level_at = self._polled_at
                 if batch is not None:
                     self._handler.apply(batch)
                     self._moved({at: place.next_offset for at, place in batch.places.items()})

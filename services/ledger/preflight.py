@@ -9,6 +9,7 @@ from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from schemas.topics import TOPICS, Topic
+from services.ledger import acl_check
 from services.ledger.kafka_clients import connected
 from services.ledger.log import LogUnavailable
 
@@ -41,10 +42,13 @@ def prepare(
         described = {entry["name"]: entry for entry in admin.describe_topics([topic.name for topic in topics])}
         for topic in topics:
             _check(topic, described[topic.name], _config(admin, topic.name))
+        faults = acl_check.faults(admin, [topic.name for topic in topics])
     except KafkaError as error:
         raise LogUnavailable(repr(error)) from error
     finally:
         admin.close()
+    if faults:
+        raise PreflightFailed("; ".join(faults))
     ids = {name: str(entry["topic_id"]) for name, entry in described.items()}
     _refuse_remade(ids, known_ids or {})
     return ids
