@@ -1,10 +1,12 @@
+SHELL = /bin/bash
+.SHELLFLAGS = -e -o pipefail -c
 PYTHON ?= python3
 BIN = .venv/bin
 
 .PHONY: help run test lint bench venv
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z%-]*\):.*## /  make \1\t/p' Makefile
 
 run: .venv/installed ## Kafka, PostgreSQL and all services on this machine, until Ctrl-C (CHECKERS=3 COMMAND_APIS=2 for more)
 	@exec $(BIN)/python -m services.embedded
@@ -17,6 +19,10 @@ lint: .venv/installed ## ruff, mypy and the rules of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
+
+prove-%: .venv/installed ## the full form of the heavy test test_NAME.py; what it printed is kept in docs/measured/NAME.txt
+	@{ echo "commit $$(git rev-parse --short HEAD), $$(date -u +%F), $$(nproc) cores, $$(uname -sr), $$($(BIN)/python --version)"; \
+	   KEYLEDGER_FULL=1 $(BIN)/python -m pytest -s -q tests/*/test_$*.py; } 2>&1 | tee docs/measured/$*.txt
 
 bench: .venv/installed ## what Keyledger does per second here, beside others
 	$(BIN)/python -m benchmarks

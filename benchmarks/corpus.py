@@ -43,13 +43,18 @@ _USED = (("ce_type", b"KeyUsed"),)
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to write; `revoked` is the share of keys (0 to 1), `uses` are per key. The same seed gives the same ids."""
+    """How much to write; `revoked` is the share of keys (0 to 1), `uses` are per key.
+
+    `burst` uses of a key follow one another, so many of one hour; 1 makes nearly every use one of an hour of its own.
+    The same seed gives the same ids.
+    """
 
     orgs: int = 100
     users: int = 5
     keys: int = 20
     revoked: float = 0.1
     uses: int = 10
+    burst: int = 5
     seed: int = 1
 
 
@@ -95,7 +100,7 @@ class Corpus:
         source, last, first_ms = f"keyledger/auth-checker/{self._id()}", Counter[int](), self.now_ms - PAST_MS // 2
         total = self.plan.uses * len(self.keys)
         for number in range(total):
-            key = self.keys[number % len(self.keys)]
+            key = self.keys[number // self.plan.burst % len(self.keys)]
             partition = partition_of(key.key_id)
             last[partition] += 1
             at = times.to_text(first_ms + number * (PAST_MS // 2) // total)

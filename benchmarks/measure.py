@@ -47,15 +47,16 @@ def write(name: str, rows: Sequence[Row]) -> Path:
     return file
 
 
-def machine() -> dict[str, str | int]:
-    """Processor, cores and memory."""
+def machine() -> dict[str, str | float]:
+    """Processor, cores and memory; and how busy it was, for a figure from a busy machine says little."""
     processor = platform.processor()
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
             processor = line.partition(":")[2].strip()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     usable = len(os.sched_getaffinity(0))
-    return {"processor": processor, "cores": usable, "memory_mb": pages // 2**20, "system": platform.platform()}
+    made: dict[str, str | float] = {"processor": processor, "cores": usable, "memory_mb": pages // 2**20}
+    return made | {"system": platform.platform(), "load_1m": round(os.getloadavg()[0], 1)}
 
 
 def versions() -> dict[str, str]:

@@ -115,7 +115,7 @@ CREATE TABLE IF NOT EXISTS key_usage (
     uses         bigint NOT NULL, -- With any outcome.
     valid_uses   bigint NOT NULL,
     last_used_at text COLLATE "C" NOT NULL, -- The newest VALID use.
-    last_used_ip text   NOT NULL,
+    last_used_ip text COLLATE "C" NOT NULL,
     PRIMARY KEY (org_id, key_id)
 );
 
@@ -124,8 +124,8 @@ CREATE TABLE IF NOT EXISTS key_usage_hours (
     key_id   text COLLATE "C" NOT NULL,
     user_id  text COLLATE "C" NOT NULL,
     hour     text COLLATE "C" NOT NULL,
-    outcome  text   NOT NULL,
-    ip       text   NOT NULL,
+    outcome  text COLLATE "C" NOT NULL,
+    ip       text COLLATE "C" NOT NULL,
     count    bigint NOT NULL,
     first_at text COLLATE "C" NOT NULL,
     last_at  text COLLATE "C" NOT NULL,

@@ -169,6 +169,18 @@ def test_an_operator_who_is_none_any_more_is_a_stranger_elsewhere(world: Command
     assert code(world.call("POST", "/v1/orgs/acme/users", token, body)) == (404, "not_found")
 
 
+def test_the_api_key_of_an_operator_acts_elsewhere_and_that_of_a_platform_member_does_not(
+    world: CommandWorld, admin: str
+):
+    operator, member = world.operator(), world.user("platform", "member")[1]
+    world.done("PUT", "/v1/orgs/platform/keys-enabled", operator, {"enabled": True})
+    theirs, no_operators = (world.key("platform", token, scopes=["keys:write"])["key"] for token in (operator, member))
+    body = {"kind": "person", "role": "member"}
+    assert world.call("POST", "/v1/orgs/acme/users", theirs, body).status_code == 201
+    assert code(world.call("POST", "/v1/orgs/acme/users", no_operators, body)) == (404, "not_found")
+    assert code(world.call("POST", "/v1/orgs", no_operators, {})) == (403, "forbidden")
+
+
 def test_a_disabled_users_token_stops_at_once(world: CommandWorld, admin: str):
     user, token = world.user("acme", "member")
     world.done("PUT", f"/v1/orgs/acme/users/{user}/enabled", admin, {"enabled": False})

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -66,6 +67,13 @@ def test_it_becomes_ready_refuses_a_forged_request_and_stops_in_order(process: P
     assert (tmp_path / "ledger-keys").stat().st_mode & 0o777 == 0o600
 
 
+def test_ctrl_c_stops_it_in_order(process: Process, tmp_path: Path):
+    eventually(lambda: process.status("/readyz") == 200, 60, "the command API is ready")
+    os.killpg(process.popen.pid, signal.SIGINT)
+    assert process.popen.wait(20) == 0
+    assert (tmp_path / "state/ledger/voucher").read_text().endswith("closed in order")
+
+
 def test_a_killed_parent_leaves_nobody_on_the_port(process: Process):
     eventually(lambda: process.status("/readyz") == 200, 60, "the command API is ready")
     process.popen.kill()
@@ -78,3 +86,14 @@ def test_a_bad_configuration_ends_it_with_one_sentence(tmp_path: Path):
     done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
     assert done.stderr == "command API: KAFKA_BOOTSTRAP_SERVERS must be set\n"
+
+
+def test_a_taken_port_ends_it_with_one_sentence(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = {**os.environ, "KEYLEDGER_STATE_DIR": str(tmp_path / "state"), "KEYLEDGER_PORT": port}
+        environment["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:9"
+        done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"command API: cannot listen on 127.0.0.1:{port}: Address already in use")
+    assert done.stderr.count("\n") == 1

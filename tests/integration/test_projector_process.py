@@ -118,7 +118,7 @@ def test_a_process_projects_and_serves_and_a_second_one_exits_3(
         with _running(environment, second_port, tmp_path) as second:
             assert second.wait(30) == 3
         told = [json.loads(line) for line in (tmp_path / f"log-{second_port}").read_text().splitlines()]
-        assert f":{process.pid}, from 127.0.0.1) holds" in told[-1]["why"]
+        assert f":{process.pid}, from " in told[-1]["why"]
         assert _answer(port, path)[0] == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

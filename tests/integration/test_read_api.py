@@ -83,27 +83,27 @@ def test_a_key_has_these_fields_and_these_headers(client: Client) -> None:
     assert "Keyledger-Halted" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    ("query", "numbers"),
-    [
-        ("", [4, 1]),
-        ("?state=active", [4, 1]),
-        ("?state=expired", [2]),
-        ("?state=revoked", [3]),
-        ("?state=all", [4, 3, 2, 1]),
-        (f"?owner={ROBOT}", [4]),
-        ("?state=all&name=key%202", [2]),
-        ("?never_used=true", [4]),
-        ("?never_used=false", [1]),
-        (f"?unused_since={DAY}12:30:00.900Z", [4]),
-        (f"?unused_since={DAY}14:30:00.901%2B02:00", [4, 1]),
-        (f"?state=all&expires_before={DAY}12:00:00.001Z", [2]),
-        (f"?state=all&expires_before={DAY}12:00:00.000Z", []),
-        (f"?state=all&owner={MEMBER}&never_used=true", [3, 2]),
-    ],
+FILTERED: tuple[tuple[str, list[int]], ...] = (
+    ("", [4, 1]),
+    ("?state=active", [4, 1]),
+    ("?state=expired", [2]),
+    ("?state=revoked", [3]),
+    ("?state=all", [4, 3, 2, 1]),
+    (f"?owner={ROBOT}", [4]),
+    ("?state=all&name=key%202", [2]),
+    ("?never_used=true", [4]),
+    ("?never_used=false", [1]),
+    (f"?unused_since={DAY}12:30:00.900Z", [4]),
+    (f"?unused_since={DAY}14:30:00.901%2B02:00", [4, 1]),
+    (f"?state=all&expires_before={DAY}12:00:00.001Z", [2]),
+    (f"?state=all&expires_before={DAY}12:00:00.000Z", []),
+    (f"?state=all&owner={MEMBER}&never_used=true", [3, 2]),
 )
-def test_keys_are_listed_newest_first_and_filtered(client: Client, query: str, numbers: list[int]) -> None:
-    assert _numbers(client.get(KEYS + query).json["items"]) == numbers
+
+
+def test_keys_are_listed_newest_first_and_filtered(client: Client) -> None:
+    for query, numbers in FILTERED:
+        assert _numbers(client.get(KEYS + query).json["items"]) == numbers, query
 
 
 def test_pages_put_together_are_the_whole_list(client: Client) -> None:
@@ -278,21 +278,21 @@ def test_a_revision_that_does_not_come_is_a_503(client: Client, monkeypatch: pyt
         assert (answer.status_code, answer.json["code"]) == (503, "not_caught_up")
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        *("limit=0", "limit=201", "limit=-1", "limit=x", "limit=1&limit=2", "limit=%D9%A1"),
-        *("state=none", "owner=a%20b", "name=", "name=%00", "name=" + "x" * 101, "unused_since=yesterday"),
-        *("unused_since=2026-02-30T00:00:00Z", "never_used=1", "expires_before=", "min_revision=x", "min_revision=-1"),
-        *("void=include", "unknown=1", "cursor=", "cursor=%21", "cursor=bm9uZQ", "cursor=WzFd", "cursor=WyIiXQ"),
-        "cursor=WyJcdTAwMDAiLCJcdTAwMDAiXQ",  # ["\0", "\0"]
-        "cursor=" + "W1tb" * 200,
-    ],
+BAD_QUERIES = (
+    *("limit=0", "limit=201", "limit=-1", "limit=x", "limit=1&limit=2", "limit=%D9%A1"),
+    *("state=none", "owner=a%20b", "name=", "name=%00", "name=" + "x" * 101, "unused_since=yesterday"),
+    *("unused_since=2026-02-30T00:00:00Z", "never_used=1", "expires_before=", "min_revision=x", "min_revision=-1"),
+    *("void=include", "unknown=1", "cursor=", "cursor=%21", "cursor=bm9uZQ", "cursor=WzFd", "cursor=WyIiXQ"),
+    "cursor=WyJcdTAwMDAiLCJcdTAwMDAiXQ",  # ["\0", "\0"]
+    "cursor=" + "W1tb" * 200,
 )
-def test_a_bad_query_is_a_400_with_a_pointer(client: Client, query: str) -> None:
-    answer = client.get(f"{KEYS}?{query}")
-    assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
-    assert answer.json["errors"][0]["pointer"] == "/" + query.partition("=")[0]
+
+
+def test_a_bad_query_is_a_400_with_a_pointer(client: Client) -> None:
+    for query in BAD_QUERIES:
+        answer = client.get(f"{KEYS}?{query}")
+        assert (answer.status_code, answer.content_type) == (400, "application/problem+json"), query
+        assert answer.json["errors"][0]["pointer"] == "/" + query.partition("=")[0]
 
 
 def test_a_cursor_of_a_history_cannot_be_out_of_range(client: Client) -> None:

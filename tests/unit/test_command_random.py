@@ -16,26 +16,29 @@ from tests.unit.command_given import NOW, OPERATOR, ORG, STRANGER, World, api_ke
 
 MOST_KEYS = 3
 _USERS = st.sampled_from(["ann", "bob", "bot", "zed"])
-_NUMBERS = st.integers(0, 11)
+_NUMBERS = st.integers(0, 7)
 _NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 _ROLES = st.sampled_from(["member", "admin", "auditor"])
+# Most callers may do most things, and most commands are about keys; else little but refusals would happen.
 _CALLERS = st.one_of(
-    st.just(OPERATOR),
-    st.just(STRANGER),
+    st.just(person("ann")),
     st.builds(person, _USERS),
-    st.builds(api_key, _USERS, st.sampled_from(["keys:write", "keys:read"])),
+    st.sampled_from([OPERATOR, STRANGER, api_key("ann", "keys:write"), api_key("ann", "keys:read")]),
 )
-_EXPIRY = st.one_of(st.none(), st.integers(0, 60).map(lambda second: to_text(to_ms(NOW) + second * 1000)))
-_COMMANDS = st.one_of(
+_EXPIRY = st.one_of(st.none(), st.integers(1, 60).map(lambda second: to_text(to_ms(NOW) + second * 1000)))
+_ABOUT_KEYS = st.one_of(
+    st.builds(create, _NUMBERS, _NAMES, st.sampled_from([None, "bot"]), _EXPIRY, st.sampled_from([None, ()])),
+    st.builds(commands.RenameKey, _NUMBERS.map(key_id), _NAMES),
+    st.builds(commands.RevokeKey, _NUMBERS.map(key_id), st.none(), st.none()),
+)
+_ABOUT_OTHERS = st.one_of(
     st.builds(commands.SwitchKeys, st.booleans(), st.none()),
     st.builds(commands.AddUser, _USERS, st.just("person"), _ROLES),
     st.builds(commands.ChangeRole, _USERS, _ROLES),
     st.builds(commands.SwitchUser, _USERS, st.booleans()),
-    st.builds(commands.ErasePerson, _USERS),
-    st.builds(create, _NUMBERS, _NAMES, st.one_of(st.none(), _USERS), _EXPIRY, st.sampled_from([None, (), ("x",)])),
-    st.builds(commands.RenameKey, _NUMBERS.map(key_id), _NAMES),
-    st.builds(commands.RevokeKey, _NUMBERS.map(key_id), st.none(), st.none()),
+    st.builds(commands.ErasePerson, st.just("zed")),
 )
+_COMMANDS = st.one_of(_ABOUT_KEYS, _ABOUT_KEYS, _ABOUT_KEYS, _ABOUT_OTHERS)
 _STEPS = st.lists(st.tuples(_CALLERS, _COMMANDS, st.integers(0, 3)), min_size=10, max_size=60)
 
 
@@ -83,7 +86,7 @@ def test_what_lmdb_remembers_is_what_the_dicts_remember(store: Store, steps):
                 assert stored.view.user(user_id) == world.view.user(user_id)
                 assert _active(stored, user_id, now) == _active(world, user_id, now)
         assert {key_id: stored.view.key(key_id) for key_id in world.view.keys} == world.view.keys
-        assert {key_id: orgs_of_key(txn, key_id) for key_id in world.view.keys} == dict.fromkeys(world.view.keys, [ORG])
+        assert all(orgs_of_key(txn, key_id) == [ORG] for key_id in world.view.keys)
 
 
 def _active(world: World, owner: str, now: str) -> set[tuple[str, str]]:

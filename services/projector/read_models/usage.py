@@ -23,11 +23,11 @@ _ADD_USES: Final = sql.SQL(
     """UPDATE SET
     uses = key_usage.uses + EXCLUDED.uses,
     valid_uses = key_usage.valid_uses + EXCLUDED.valid_uses,
-    (last_used_at, last_used_ip) = (
-        SELECT * FROM (VALUES
-            (EXCLUDED.last_used_at, EXCLUDED.last_used_ip), (key_usage.last_used_at, key_usage.last_used_ip)
-        ) AS use (at, ip) ORDER BY at DESC, ip COLLATE "C" DESC LIMIT 1
-    )"""
+    last_used_at = GREATEST(key_usage.last_used_at, EXCLUDED.last_used_at),
+    last_used_ip = CASE
+        WHEN (EXCLUDED.last_used_at, EXCLUDED.last_used_ip) > (key_usage.last_used_at, key_usage.last_used_ip)
+        THEN EXCLUDED.last_used_ip ELSE key_usage.last_used_ip
+    END"""
 )
 _HOUR_COLUMNS: Final = {
     "org_id": "text",
