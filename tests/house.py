@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import PurePosixPath
 
 Files = Mapping[str, str]
@@ -194,8 +195,13 @@ def _names(text: str, path: str, module: str) -> bool:
     if re.search(rf"\b{re.escape(module)}\b", text):
         return True
     if path.endswith(".py"):
-        return module in _imports(path, ast.parse(text))
+        return module in _imported_by(path, text)
     return bool(re.search(rf"from {re.escape(package)} import .*\b{name}\b", text))
+
+
+@cache
+def _imported_by(path: str, text: str) -> frozenset[str]:
+    return frozenset(_imports(path, ast.parse(text)))
 
 
 def _asserts(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

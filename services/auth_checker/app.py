@@ -14,6 +14,7 @@ _log = structlog.get_logger("keyledger.auth_checker")
 def create_app(service: Service) -> Flask:
     """A WSGI app around these collaborators."""
     app = Flask("keyledger-auth-checker", static_folder=None)
+    app.url_map.merge_slashes = False  # `//` in a path is an id of the wrong shape, a 404, and no redirection.
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.extensions["auth_checker"] = service
     app.register_blueprint(routes)

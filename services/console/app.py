@@ -16,6 +16,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 def create_app(console: Console) -> Flask:
     """A WSGI app around these collaborators."""
     app = Flask("keyledger-console", static_folder=None)
+    app.url_map.merge_slashes = False  # `//` in a path is an id of the wrong shape, a 404, and no redirection.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["console"] = console
     app.register_blueprint(routes)

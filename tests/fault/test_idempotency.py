@@ -2,8 +2,9 @@
 
 import secrets
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import lmdb
 import pytest
@@ -50,20 +51,19 @@ def test_a_create_repeated_after_a_kill_between_send_and_answer_makes_one_key(sy
     for number in range(KILLS):
         at, name = number % 2, f"killed {number}"
         create = _creates(org, name)
-        # At once at the one that is killed; in every second round the other one has the same requests meanwhile.
-        asked = [at] * AT_ONCE if number // 2 % 2 == 0 else [at, 1 - at] * (AT_ONCE // 2)
+        # All at the one that is killed, or half of them at the other one meanwhile.
+        asked = [at] * AT_ONCE if number % 4 in {0, 3} else [at, 1 - at] * (AT_ONCE // 2)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             with _cannot_apply(system, APIS[at]):
                 first = [pool.submit(_or_none, create, where) for where in asked]
-                eventually(lambda name=name: _created(system, org, name), 4, "the event to be in the log")
+                eventually(partial(_created, system, org, name), 4, "the event to be in the log")
                 stuck = [future for future, where in zip(first, asked, strict=True) if where == at]
-                assert not any(future.done() for future in stuck), "it answered before it could have applied"
                 kill_all(system, APIS[at])
             before = [answer for future in first if (answer := future.result()) is not None]
             system.spawn(APIS[at])
             system.wait_ready(APIS[at])
             after = list(pool.map(create, [where % 2 for where in range(AT_ONCE)]))
-        assert all(_unanswered(future) for future in stuck)
+        assert all(_got_nothing(future.result()) for future in stuck), "it answered before it could have applied"
         answers = [answer for answer in [*before, *after] if answer.status != 503]
         _is_one_key(system, org, answers, name)
         texts = {answer.json["key"] for answer in answers} - {None}
@@ -90,8 +90,9 @@ def _or_none(create: Callable[[int], Answer], at: int) -> Answer | None:
         return None  # The connection broke: whoever asked does not know what happened.
 
 
-def _unanswered(future: Future[Answer | None]) -> bool:
-    return future.result() is None
+def _got_nothing(answer: Answer | None) -> bool:
+    # Of requests that wait for one another's lock some may be told after three seconds that others are busy.
+    return answer is None or answer.status == 503
 
 
 def _created(system: System, org: Org, name: str) -> list[str]:
@@ -115,8 +116,10 @@ def _cannot_apply(system: System, api: str) -> Iterator[None]:
     folder = system.config.var / api / "ledger"
     store = lmdb.open(str(folder), max_dbs=32, map_size=_MAP_BYTES, sync=False)
     try:
-        with store.begin(write=True) as held:
+        held = store.begin(write=True)
+        try:
             yield
+        finally:
             held.abort()
     finally:
         store.close()

@@ -22,7 +22,7 @@ from tests.waiting import eventually
 FULL = bool(os.environ.get("KEYLEDGER_FULL"))
 KILLS, COMMANDS = (20, 2000) if FULL else (3, 250)
 ORGS = ("kills-one", "kills-two")
-FIRST_S = 1.5
+FIRST_S = 3.0
 """A process that was just started is killed within so many seconds."""
 UNSENT_S = 2.0
 """Uses counted longer ago than this were sent: windows are sent every 250 ms, here on a machine that is busy."""
@@ -50,26 +50,27 @@ class Killer:
         name = service
         if service == "command_api":
             name = self._random.choice(("command_api", "command_api_2"))
+        part = -(-self._steps // 3)
         if phase == "idle":
             self._load.wait_idle()
-            self._kill(name, "idle")
+            self._kill(name, phase)
+            self._load.grant(part)
         else:
-            self._load.grant(self._steps // 2)
-            self._load.wait_done(self._load.done + self._random.randint(1, self._steps // 4))
+            self._load.grant(part)
+            self._load.wait_done(self._load.done + self._random.randint(1, part // 2))
             self._kill(name, "under commands")
-        self._load.grant(self._steps - self._steps // 2)
-        self._load.wait_done(
-            self._load.done + (self._random.randint(1, self._steps // 4) if name != "auth_checker" else 1)
-        )
+        self._load.grant(part)
+        self._load.wait_idle()  # All this is what the process finds when it comes back.
         self._system.spawn(name)
+        self._load.grant(part)
         if phase == "just restarted":
             at = time.monotonic() + self._random.uniform(0, FIRST_S)
             eventually(lambda: time.monotonic() > at, FIRST_S + 1, "the moment of the kill")
             self._kill(name, phase)
             self._system.spawn(name)
         elif phase == "catching up":
-            eventually(lambda: self._says(name) != "nothing", 60, f"{name} to answer")
-            self._kill(name, phase)
+            said = eventually(lambda: self._says(name), 60, f"{name} to answer")
+            self._kill(name, phase if said != "ready" else "just caught up")
             self._system.spawn(name)
         self._system.wait_ready(name)
 
@@ -87,13 +88,13 @@ class Killer:
         self.kills[service] += 1
         self.phases[f"{service}, {phase}"] += 1
         self.moments.append((service, time.monotonic()))
-        print(f"  kill -9 {name:14} {phase:15} it said: {said}; processes {len(family)}; steps under way {under_way}")
+        print(f"  kill -9 {name:14} {phase:15} it said: {said or 'nothing'}; processes {len(family)}; steps under way {under_way}")
 
     def _says(self, name: str) -> str:
         try:
             answer = _HTTP.request("GET", f"{self._system.programs[name].url}/readyz")
         except urllib3.exceptions.HTTPError:
-            return "nothing"
+            return ""
         return "ready" if answer.status == 200 else str(answer.json().get("detail", answer.status))
 
 
@@ -102,9 +103,11 @@ def test_killed_again_and_again_every_process_goes_on_and_the_tables_equal_the_o
     print(f"\nseed {seed} (KEYLEDGER_SEED={seed} repeats it); {'full' if FULL else 'small'} form")
     random = Random(seed)
     set_up = {org: _set_up(system, org) for org in ORGS}
-    load = Load([Actor(system, org, role, seed) for org in ORGS for role in ("admin", "member")])
+    actors = [Actor(system, org, role, seed) for org in ORGS for role in ("admin", "member")]
+    assert all(actor.sign_in() for actor in actors)
+    load = Load(actors)
     plan = _plan(random)
-    killer = Killer(system, load, random, COMMANDS // len(plan) + 1)
+    killer = Killer(system, load, random, -(-COMMANDS // len(plan)))
     began = time.monotonic()
     for service, phase in plan:
         killer.go(service, phase)

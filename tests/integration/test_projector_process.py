@@ -113,8 +113,7 @@ def test_a_process_projects_and_serves_and_a_second_one_exits_3(
         assert _answer(port, path)[1]["name"] == "Real"
         ledger.write(events.OrgKeysEnabled(), story.created(1))
         assert _answer(port, f"{path}/keys?min_revision=4")[1]["items"][0]["key_id"] == story.key_id(1)
-        metrics = _answer(port, "/metrics")[1]
-        assert f'topic="{LIFECYCLE}"' in metrics
+        eventually(lambda: f'topic="{LIFECYCLE}"' in _answer(port, "/metrics")[1], 10, "the lag is in the metrics")
         with _running(environment, second_port, tmp_path) as second:
             assert second.wait(30) == 3
         told = [json.loads(line) for line in (tmp_path / f"log-{second_port}").read_text().splitlines()]

@@ -21,7 +21,9 @@ def test_every_mission_test_has_a_row() -> None:
 
 def test_every_file_and_symbol_the_architecture_names_exists() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
-    named = set(re.findall(r"`((?:services|schemas|keyledger|tests|benchmarks)/[\w/.]+\.(?:py|sql))(?::([\w.]+))?`", text))
+    named = set(
+        re.findall(r"`((?:services|schemas|keyledger|tests|benchmarks)/[\w/.]+\.(?:py|sql))(?::([\w.]+))?`", text)
+    )
     assert len(named) >= 15
     missing = [name for name in named if not _exists(*name)]
     assert missing == []
