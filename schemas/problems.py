@@ -69,6 +69,8 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(retry_after_s)
+        if status == 413:
+            self.headers["Connection"] = "close"  # The rest of the body is not read, so nothing can follow it.
 
     def body(self) -> bytes:
         """The JSON body."""

@@ -1,7 +1,7 @@
 """The Flask app: everything but the plain questions of the fast lane, and all that is said about bad requests."""
 
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
@@ -21,6 +21,12 @@ def create_app(service: Service) -> Flask:
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
+
+    @app.before_request
+    def take_in_body() -> None:
+        # To answer before all of a request was read makes the server close the connection without a word,
+        # and the next request that its client sends there fails.
+        request.get_data()
 
     @app.after_request
     def finish(response: Response) -> Response:

@@ -7,7 +7,7 @@ workers are as old as their last file, a quarter of a second.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Final
 
 import msgspec
@@ -42,6 +42,7 @@ class Metrics(Collector):
     def __init__(self, folder: Path, name: str, uses: Uses, reader: IndexReader) -> None:
         self._file, self._uses, self._reader = folder / f"{name}.json", uses, reader
         self._stopping = Event()
+        self._writing = Lock()
         self._thread = Thread(target=self._run, name="figures", daemon=True)
 
     def start(self) -> None:
@@ -56,10 +57,12 @@ class Metrics(Collector):
 
     def write(self) -> None:
         """Write this worker's file."""
-        codes, uses = self._uses.counts()
-        draft = self._file.with_suffix(".draft")
-        draft.write_bytes(msgspec.json.encode(Figures(codes, uses)))
-        draft.replace(self._file)
+        # The thread and whoever asks for the figures would take the draft from under each other.
+        with self._writing:
+            codes, uses = self._uses.counts()
+            draft = self._file.with_suffix(".draft")
+            draft.write_bytes(msgspec.json.encode(Figures(codes, uses)))
+            draft.replace(self._file)
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""

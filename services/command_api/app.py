@@ -49,6 +49,12 @@ def create_app(parts: Parts) -> Flask:
     )
     _register_errors(app)
 
+    @app.before_request
+    def take_in_body() -> None:
+        # To answer before all of a request was read makes the server close the connection without a word,
+        # and the next request that its client sends there fails.
+        request.get_data()
+
     @app.after_request
     def count(response: Response) -> Response:
         outcome = response.headers.pop("X-Outcome", None) or str(response.status_code)

@@ -26,6 +26,12 @@ def create_app(console: Console) -> Flask:
     app.register_error_handler(PoolTimeout, _database_away)
     app.register_error_handler(Exception, _bug)
 
+    @app.before_request
+    def take_in_body() -> None:
+        # To answer before all of a request was read makes the server close the connection without a word,
+        # and the next request that its client sends there fails.
+        request.get_data()
+
     @app.after_request
     def finish(response: Response) -> Response:
         response.headers.setdefault("Cache-Control", "no-store")

@@ -19,7 +19,7 @@ from schemas.topics import LIFECYCLE, partition_of
 from services.ledger.chain import Head
 from services.ledger.follow import Follower
 from services.ledger.lmdb_chain import LmdbChain
-from services.ledger.log import Log, Message, OutcomeUnknown
+from services.ledger.log import Log, LogUnavailable, Message, OutcomeUnknown
 from services.ledger.records import TopicPartition
 from services.ledger.seal import LedgerKeys
 from services.ledger.store import Store, Transaction
@@ -28,6 +28,8 @@ RACE_S: Final = 3.0
 """A command that loses races for longer than this is told that the organisation is busy."""
 WAIT_S: Final = 5.0
 """So long we wait for an acknowledgement, and again for our own follower."""
+QUIET_S: Final = 2.0
+"""A log that has not told its ends for longer is taken to be away: who then waits for others is not told "busy"."""
 
 
 class Busy(Exception):
@@ -132,6 +134,8 @@ class Appender:
         """Keep this process's own threads from racing each other for one organisation."""
         lock = self._locks[hash(org) % len(self._locks)]
         if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if self._follower.idle_s() > QUIET_S:
+                raise LogUnavailable("an earlier command of this organisation still waits for the log")
             raise Busy(org)
         try:
             yield

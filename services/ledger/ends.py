@@ -25,7 +25,8 @@ class Ends:
     def __init__(self, log: Log, partitions: Sequence[TopicPartition]) -> None:
         self._log, self._partitions = log, tuple(partitions)
         self._changed = Condition()
-        self._wanted = self._asked = self._answered = 0
+        self._asked = self._answered = 0
+        self._wanted = 1  # The first question is asked at once.
         self._ends: dict[TopicPartition, int] = {}
         self._answered_at: float | None = None
         self._stopping = False

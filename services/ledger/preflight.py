@@ -111,8 +111,9 @@ def _refuse_remade(ids: Mapping[str, str], known_ids: Mapping[str, str]) -> None
     for name, known in known_ids.items():
         if name in ids and ids[name] != known:
             raise PreflightFailed(
-                f"{name} was deleted and made again (topic id {known} is now {ids[name]}): append the archived records"
-                f" of read.ledger_records to it in order, then remove the stored topic id"
+                f"{name} was deleted and made again (topic id {known} is now {ids[name]}): stop the command APIs, append what"
+                f' it lacks of read.ledger_records, empty the tables of the fold and start again, as "The log was cut" in'
+                f" docs/operations.md says step by step"
             )
 
 

@@ -1,9 +1,12 @@
 """The projector as a process: `python -m services.projector`. The only place that constructs things.
 
 This process follows the log and holds the locks; granian's worker process serves the reads.
+With `rebuild` it makes all tables again beside the live ones instead, and switches to them.
 """
 
+import argparse
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -23,33 +26,74 @@ from schemas.topics import TOPICS
 from services.ledger import seal
 from services.ledger.follow import Follower
 from services.ledger.kafka_log import KafkaLog
-from services.ledger.preflight import PreflightFailed, prepare_patiently
+from services.ledger.log import LogUnavailable
+from services.ledger.preflight import PreflightFailed, prepare, prepare_patiently
 from services.ledger.records import TopicPartition
 from services.projector.checkpoints import Checkpoints, known_topic_ids
 from services.projector.config import BadConfig, Config
-from services.projector.database import Writer, connect, make_tables
+from services.projector.database import SCHEMA, Writer, connect, make_tables
 from services.projector.locks import PartitionLocks, PartitionsHeld
+from services.projector.progress import Progress
 from services.projector.projector import PROJECTED, Projector
+from services.projector.rebuild import AnotherRebuild, CannotRebuild, Rebuild, RowsDiffer
+from services.projector.retention import forget_hourly, forget_old
 from services.projector.status import Reporter
 from services.projector.worker import THREADS, load_app, log_json
 
 _DATABASE_WAIT_S = 60.0
-_BAD_START, _NOT_ALONE = 2, 3
+_DIFFERENT, _BAD_START, _NOT_ALONE = 1, 2, 3
 _log = structlog.get_logger("keyledger.projector")
 
 
 def main() -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m services.projector", description=__doc__)
+    command = parser.add_subparsers(dest="command").add_parser("rebuild", help="make all tables again from the log")
+    command.add_argument("--accept-differences", action="store_true", help="switch though rows differ")
+    arguments = parser.parse_args()
+    log_json()
+    # A batch makes tens of thousands of objects that go with it; the collector looking at them took a third of the time.
+    gc.set_threshold(100_000)
+    return _rebuild(arguments.accept_differences) if arguments.command else _serve()
+
+
+def _rebuild(accept_differences: bool) -> int:
+    """Rebuild; the exit code: 1 when rows differ, 2 for what must be repaired, 3 when another rebuild is at work."""
+    try:
+        config = Config.from_env(os.environ)
+        open_session = functools.partial(_open_session, config, "keyledger-rebuild")
+        with open_session() as session:
+            make_tables(session)
+            topic_ids = prepare(config.kafka, TOPICS, known_topic_ids(session))
+        keys, log = seal.load_or_make(config.ledger_keys), KafkaLog(config.kafka, "rebuild")
+        with Progress(functools.partial(print, flush=True)) as progress:
+            forget = functools.partial(_forget, config)
+            Rebuild(open_session, log, keys, topic_ids, forget, progress).run(accept_differences)
+    except RowsDiffer as error:
+        print(f"Not switched: {error}", file=sys.stderr)
+        return _DIFFERENT
+    except AnotherRebuild as error:
+        print(f"Not rebuilt: {error}", file=sys.stderr)
+        return _NOT_ALONE
+    except (
+        *(BadConfig, CannotRebuild, seal.BadKeyFile, PreflightFailed),
+        *(LogUnavailable, psycopg.Error, OSError),
+    ) as error:
+        print(f"Not rebuilt, the live tables are as they were: {error}", file=sys.stderr)
+        return _BAD_START
+    log.close()
+    return 0
+
+
+def _serve() -> int:
     """Run until SIGTERM or SIGINT; the exit code: 2 for what must be repaired, 3 when another projector is at work."""
     multiprocessing.set_start_method("spawn")
-    log_json()
     try:
         config = Config.from_env(os.environ)
         keys = seal.load_or_make(config.ledger_keys)
         config.state_dir.mkdir(parents=True, exist_ok=True)
         config.metrics_file.unlink(missing_ok=True)
-        open_session = functools.partial(
-            connect, config.database_url, f"keyledger-projector {socket.gethostname()}:{os.getpid()}"
-        )
+        open_session = functools.partial(_open_session, config, "keyledger-projector")
         session = _patiently(open_session)
         make_tables(session)
         locks = PartitionLocks(open_session, config.partitions)
@@ -81,6 +125,8 @@ def _run(
     follower.start()
     reporter.start()
     threading.Thread(target=_stop_when_not_alone, args=(projector,), daemon=True).start()
+    forgetting = (open_session, functools.partial(_forget, config))
+    threading.Thread(target=forget_hourly, args=forgetting, daemon=True).start()
     server = Server(
         "projector",
         address=config.host,
@@ -111,6 +157,14 @@ def _stop_when_not_alone(projector: Projector) -> None:
         time.sleep(0.1)
     _log.error("not_alone", why=str(projector.stopped))
     os.kill(os.getpid(), signal.SIGTERM)  # granian stops its worker, and `_run` goes on.
+
+
+def _open_session(config: Config, name: str, schema: str = SCHEMA) -> Writer:
+    return connect(config.database_url, f"{name} {socket.gethostname()}:{os.getpid()}", schema)
+
+
+def _forget(config: Config, session: Writer) -> None:
+    forget_old(session, wall_clock_ms(), config.address_days)
 
 
 def _patiently(open_session: Callable[[], Writer]) -> Writer:

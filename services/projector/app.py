@@ -26,6 +26,12 @@ def create_app(parts: Parts) -> Flask:
         app.register_error_handler(away, _database_unavailable)
     app.register_error_handler(Exception, _bug)
 
+    @app.before_request
+    def take_in_body() -> None:
+        # To answer before all of a request was read makes the server close the connection without a word,
+        # and the next request that its client sends there fails.
+        request.get_data()
+
     @app.after_request
     def finish(response: Response) -> Response:
         response.headers["Cache-Control"] = "no-store"
@@ -46,10 +52,10 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _database_unavailable(error: Exception) -> Response:
-    _log.warning("database_unavailable", path=request.path, error=str(error))
+    _log.warning("database_unavailable", route=str(request.url_rule), error=str(error))
     return _problem(Problem(503, "database_unavailable", "PostgreSQL does not answer right now", retry_after_s=1))
 
 
 def _bug(error: Exception) -> Response:
-    _log.error("internal_error", path=request.path, exc_info=error)
+    _log.error("internal_error", route=str(request.url_rule), exc_info=error)
     return _problem(Problem(500, "internal_error", "this should not have happened; it is in the log"))

@@ -25,13 +25,14 @@ class Config:
     checker_token: str = field(repr=False)
     ledger_keys: Path
     partitions: tuple[int, ...]
+    address_days: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Raises BadConfig."""
         return cls(
             host=env.get("KEYLEDGER_HOST") or "127.0.0.1",
-            port=_port(env.get("KEYLEDGER_PORT") or "8002"),
+            port=_number(env, "KEYLEDGER_PORT", "8002", "a port", most=65535),
             state_dir=Path(_required(env, "KEYLEDGER_STATE_DIR")),
             kafka=_required(env, "KAFKA_BOOTSTRAP_SERVERS"),
             database_url=_required(env, "DATABASE_URL"),
@@ -39,6 +40,7 @@ class Config:
             checker_token=env.get("CHECKER_TOKEN", ""),
             ledger_keys=Path(_required(env, "KEYLEDGER_LEDGER_KEYS")),
             partitions=parse_partitions(env.get("KEYLEDGER_PARTITIONS") or f"0-{PARTITIONS - 1}"),
+            address_days=_number(env, "KEYLEDGER_ADDRESS_DAYS", "90", "a number of days", most=3650),
         )
 
     @property
@@ -74,7 +76,8 @@ def _url(env: Mapping[str, str], name: str) -> str:
     return url.rstrip("/")
 
 
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise BadConfig(f"KEYLEDGER_PORT must be a port from 1 to 65535, not {text!r}.")
+def _number(env: Mapping[str, str], name: str, default: str, what: str, most: int) -> int:
+    text = env.get(name) or default
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        raise BadConfig(f"{name} must be {what} from 1 to {most}, not {text!r}.")
     return int(text)

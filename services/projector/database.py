@@ -1,10 +1,10 @@
-"""Connections to PostgreSQL whose tables are those of the schema `read`, and the tables themselves."""
+"""Connections to PostgreSQL whose tables are those of the schema `read`, or of one beside it, and the tables themselves."""
 
 from importlib.resources import files
 from typing import Any, Final
 
 import psycopg
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool
@@ -17,13 +17,13 @@ Writer = psycopg.Connection[tuple[Any, ...]]
 Pool = ConnectionPool[psycopg.Connection[DictRow]]
 
 
-def connect(url: str, application_name: str) -> Writer:
+def connect(url: str, application_name: str, schema: str = SCHEMA) -> Writer:
     """A session in autocommit; transactions are explicit, JSON columns are text. Raises psycopg.OperationalError."""
     connection = psycopg.connect(
         url, autocommit=True, application_name=application_name, connect_timeout=_CONNECT_TIMEOUT_S
     )
     try:
-        connection.execute(f"SET search_path TO {SCHEMA}")
+        connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
     except psycopg.Error:
         connection.close()
         raise
@@ -31,12 +31,17 @@ def connect(url: str, application_name: str) -> Writer:
     return connection
 
 
-def make_tables(connection: Writer) -> None:
-    """Make what is missing of `tables.sql`. Several processes may do so at once."""
-    tables = files(__package__).joinpath("tables.sql").read_bytes()
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_TABLES_LOCK])
-        connection.execute(tables)
+def make_tables(connection: Writer, schema: str = SCHEMA) -> None:
+    """Make the schema of this connection, and what is missing of `tables.sql` in it. Several processes may do so at once."""
+    tables = files(__package__).joinpath("tables.sql").read_text()
+    connection.execute("SELECT pg_advisory_lock(%s)", [_TABLES_LOCK])
+    try:
+        connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        # One by one: a transaction that locks one table after another would get in the way of those at work.
+        for statement in tables.split(";\n"):
+            connection.execute(statement.encode())
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", [_TABLES_LOCK])
 
 
 def read_pool(url: str, size: int) -> Pool:

@@ -69,10 +69,8 @@ class Projector:
     def log_was_cut(self, why: str) -> None:
         """See Handler: the archive may hold what the log lost, so nothing here is thrown away."""
         raise LogWasCut(
-            f"{why}. Projecting has stopped; the read models are as they were. To restore: append the records of"
-            " read.ledger_records that the log lacks, in the order of partition and offset; empty the tables checkpoints,"
-            " heads, halting_records, waiting_events, ledger_records, orgs, users and keys of the schema read; start the"
-            " projector again. Uses are not counted twice."
+            f"{why}. Projecting has stopped; the read models are as they were, and read.ledger_records may hold what the log"
+            ' lost. To restore, follow "The log was cut" in docs/operations.md.'
         )
 
     def lost(self, at: TopicPartition, next_offset: int, first_offset: int) -> None:
@@ -109,8 +107,8 @@ class Projector:
     def _apply(self, batch: Batch, fold: type[LifecycleFold]) -> None:
         session = self._open()
         counts: Counter[str] = Counter()
-        for record in batch.records:
-            self._checkpoints.see_first(record.at, record.offset)
+        for (topic, partition), offset in _first_offsets(batch.records).items():
+            self._checkpoints.see_first(TopicPartition(topic, partition), offset)
         with session.transaction():
             # First of all: it locks the rows, so that of two processes one waits here and then fails.
             self._checkpoints.move(session, batch.places)
@@ -149,3 +147,7 @@ class Projector:
         if self._session is None:
             self._session = self._connect()
         return self._session
+
+
+def _first_offsets(records: Sequence[Record]) -> dict[tuple[str, int], int]:
+    return {(record.topic, record.partition): record.offset for record in reversed(records)}

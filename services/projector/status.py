@@ -30,7 +30,7 @@ _log = structlog.get_logger("keyledger.projector")
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """`counts` are by outcome since the follower started, `lag` is records behind by `topic/partition`.
 
-    `as_of_ms` is the moment up to which everything in the log was in the tables, None before that was so once.
+    `orgs_halted` counts those of its partitions. `as_of_ms` is the moment up to which everything in the log was in the tables, None before that was so once.
     """
 
     written_ms: int
@@ -39,6 +39,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     as_of_ms: int | None
     counts: dict[str, int]
     lag: dict[str, int]
+    orgs_halted: int
 
 
 class Reporter:
@@ -52,6 +53,7 @@ class Reporter:
         self._session: Writer | None = None
         self._as_of: dict[int, int] = {}
         self._partitions: set[int] = set()
+        self._orgs_halted = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
 
@@ -84,6 +86,9 @@ class Reporter:
             " ON CONFLICT (partition) DO UPDATE SET as_of_ms = GREATEST(freshness.as_of_ms, EXCLUDED.as_of_ms)",
             [list(self._as_of), list(self._as_of.values())],
         )
+        [(self._orgs_halted,)] = self._session.execute(
+            "SELECT count(*) FROM heads WHERE halt_why IS NOT NULL AND partition = ANY (%s)", [list(self._partitions)]
+        )
 
     def _write_file(self, lag: Mapping[TopicPartition, int], now_ms: int) -> None:
         failure = self._follower.failure or self._projector.stopped
@@ -95,6 +100,7 @@ class Reporter:
             as_of_ms=min(self._as_of.values()) if complete else None,
             counts=dict(self._projector.counts),
             lag={f"{at.topic}/{at.partition}": records for at, records in lag.items()},
+            orgs_halted=self._orgs_halted,
         )
         draft = self._path.with_suffix(".new")
         draft.write_bytes(msgspec.json.encode(status))
@@ -162,6 +168,7 @@ class _Collector:
             lag.add_metric(at.split("/"), behind)
         gauges = {
             "report_age_seconds": ("Since the follower last reported.", (self._now_ms - status.written_ms) / 1000),
+            "orgs_halted": ("Organisations that are halted.", float(status.orgs_halted)),
             "stopped": ("1 when the follower has stopped for good.", float(status.failure is not None)),
         }
         if status.as_of_ms is not None:

@@ -1,8 +1,7 @@
--- Everything the projector keeps, in the schema `read`. All of it can be made again from the log.
+-- Everything the projector keeps, in the schema `read`; a rebuild makes it in another one. All of it can be made again
+-- from the log.
 -- Times are text as in schemas.times, RFC 3339 with milliseconds: fixed width, so that their order is the order of
 -- time; '' where there is none and an order is needed. Hashes are SHA-256 in hex. Ids are compared byte by byte.
-CREATE SCHEMA IF NOT EXISTS read;
-SET LOCAL search_path TO read;
 
 -- Where the projector goes on in each partition, and in which incarnation of the topic.
 CREATE TABLE IF NOT EXISTS checkpoints (
@@ -131,6 +130,8 @@ CREATE TABLE IF NOT EXISTS key_usage_hours (
     last_at  text COLLATE "C" NOT NULL,
     PRIMARY KEY (org_id, key_id, hour, outcome, ip, user_id)
 );
+-- For services.projector.retention; rows come roughly in the order of time, so this costs next to nothing.
+CREATE INDEX IF NOT EXISTS key_usage_hours_old ON key_usage_hours USING brin (hour);
 
 -- The numbers seen of each sender in each partition of key-usage, and those that are missing (both ends included).
 CREATE TABLE IF NOT EXISTS usage_sources (
@@ -149,10 +150,12 @@ CREATE TABLE IF NOT EXISTS usage_gaps (
 
 -- Records of key-usage-external that were counted; they carry no number, so each is remembered by its id.
 CREATE TABLE IF NOT EXISTS external_usage_ids (
-    source text COLLATE "C" NOT NULL,
-    id     text COLLATE "C" NOT NULL,
+    source  text COLLATE "C" NOT NULL,
+    id      text COLLATE "C" NOT NULL,
+    sent_ms bigint NOT NULL, -- The time of the record, by which Kafka lets it go; milliseconds since 1970.
     PRIMARY KEY (source, id)
 );
+CREATE INDEX IF NOT EXISTS external_usage_ids_old ON external_usage_ids USING brin (sent_ms);
 
 -- Usage records that expired before they were read.
 CREATE TABLE IF NOT EXISTS usage_losses (

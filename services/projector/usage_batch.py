@@ -23,12 +23,12 @@ def project_usage(session: Writer, records: Sequence[Record], whole: Mapping[Top
     Raises psycopg.Error.
     """
     decoded = [(record, envelope) for record in records if (envelope := _decoded(record)) is not None]
-    own = [(record.at, envelope) for record, envelope in decoded if record.topic == USAGE]
-    external = [envelope for record, envelope in decoded if record.topic != USAGE]
+    own = [(record.partition, envelope) for record, envelope in decoded if record.topic == USAGE]
+    external = [(record, envelope) for record, envelope in decoded if record.topic != USAGE]
     rows = UsageRows()
     counts = Counter({"foreign": len(records) - len(decoded)})
     if own:
-        counts += _count_own(session, own, whole, rows)
+        counts += _count_own(session, own, {at.partition: whole[at] for at in whole if at.topic == USAGE}, rows)
     if external:
         counts += _count_external(session, external, rows)
     rows.write(session)
@@ -37,23 +37,24 @@ def project_usage(session: Writer, records: Sequence[Record], whole: Mapping[Top
 
 def _count_own(
     session: Writer,
-    found: Sequence[tuple[TopicPartition, UsageEnvelope]],
-    whole: Mapping[TopicPartition, bool],
+    found: Sequence[tuple[int, UsageEnvelope]],
+    whole: Mapping[int, bool],
     rows: UsageRows,
 ) -> Counter[str]:
-    sources = UsageSources(session, ((envelope.source, at.partition) for at, envelope in found))
-    for at, envelope in found:
-        if sources.take((envelope.source, at.partition), envelope.sequence or 0, whole[at]):
+    sources = UsageSources(session, ((envelope.source, partition) for partition, envelope in found))
+    for partition, envelope in found:
+        if sources.take((envelope.source, partition), envelope.sequence or 0, whole[partition]):
             rows.add(envelope.event)
     sources.write()
     uses = len(found) - sources.duplicates
     return Counter(usage=uses, duplicates=sources.duplicates, gaps=sources.gaps)
 
 
-def _count_external(session: Writer, found: Sequence[UsageEnvelope], rows: UsageRows) -> Counter[str]:
-    take = unseen(session, ((envelope.source, envelope.id) for envelope in found))
+def _count_external(session: Writer, found: Sequence[tuple[Record, UsageEnvelope]], rows: UsageRows) -> Counter[str]:
+    # Of copies the first one tells the time, however they fall into batches.
+    take = unseen(session, {(envelope.source, envelope.id): record.time_ms for record, envelope in reversed(found)})
     uses = 0
-    for envelope in found:
+    for _, envelope in found:
         if take((envelope.source, envelope.id)):
             rows.add(envelope.event)
             uses += 1

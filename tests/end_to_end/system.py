@@ -39,12 +39,12 @@ class System:
     """Kafka, PostgreSQL and the services on free ports, all state under one folder."""
 
     def __init__(self, var: Path, checkers: int = 1, command_apis: int = 1) -> None:
-        self.config = Config(var, _free_base_port(), checkers, command_apis, None, None)
+        self.config = Config(var, free_base_port(), checkers, command_apis, None, None)
         self.broker = Broker(var / "kafka", self.config.kafka_port)
         self.database = Server(var / "postgres", self.config.postgres_port)
         self.programs = {program.name: program for program in programs(self.config)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.issued: set[str] = set()
+        self.issued: set[str] = set()  # Every key, password and token that went over the wire.
         self._parts = ExitStack()
         self._tokens: dict[str, tuple[str, float]] = {}
 
@@ -146,8 +146,9 @@ class System:
         response = _HTTP.request(method, self.urls[service][at] + path, json=body, headers=sent)
         text = response.data.decode()
         found = json.loads(text) if "json" in response.headers.get("Content-Type", "") else None
-        if isinstance(found, dict):
-            self.issued.update(found[name] for name in ("key", "temporary_password") if found.get(name))
+        for document, names in ((found, ("key", "temporary_password", "token")), (body, ("password", "old", "new"))):
+            if isinstance(document, dict):
+                self.issued.update(document[name] for name in names if isinstance(document.get(name), str))
         return Answer(response.status, found, response.headers)
 
     def people(self) -> dict[str, dict[str, str]]:
@@ -190,7 +191,7 @@ def running(var: Path, checkers: int = 1, command_apis: int = 1) -> Iterator[Sys
         system.stop()
 
 
-def _free_base_port() -> int:
+def free_base_port() -> int:
     """A base port whose plan is free: services +0..+3 and +100·n, PostgreSQL +32, Kafka +92 and +93."""
     for base in range(20000 + os.getpid() % 97 * 100, 60000, 400):
         if not any(is_taken(base + offset) for offset in (*range(4), 32, 92, 93, 101, 103, 201, 203)):

@@ -1,7 +1,9 @@
 """What the log holds, and what every reader of it says: heads, and records by outcome."""
 
 import json
+import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -12,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemas.topics import LIFECYCLE, PARTITIONS
 from services.auth_checker import status
 from services.command_api.handler import TABLES
+from services.embedded.processes import Program
 from services.ledger.lmdb_chain import CHAIN_TABLES, LmdbChain
 from services.ledger.store import Store
 from tests import oracle
@@ -21,9 +24,13 @@ from tests.waiting import eventually
 Heads = dict[str, tuple[int, str]]
 """Revision and hash by organisation."""
 _RECORDS = {
-    "command_api": "keyledger_records",
-    "auth_checker": "keyledger_ledger_records",
-    "projector": "keyledger_projector_records",
+    "command_api": "keyledger_records_total",
+    "auth_checker": "keyledger_ledger_records_total",
+    "projector": "keyledger_projector_records_total",
+}
+_REPORT_AGE = {
+    "auth_checker": "keyledger_follower_lag_seconds",
+    "projector": "keyledger_projector_report_age_seconds",
 }
 _HTTP = urllib3.PoolManager(timeout=5.0, retries=False)
 
@@ -94,21 +101,28 @@ def all_agree(system: System) -> dict[str, Heads]:
     return eventually(same, 30, "every reader to have the heads of the log")
 
 
-def outcomes(system: System) -> dict[str, Counter[str]]:
-    """Lifecycle records by outcome since its start, of every process that follows the log."""
-    found = {}
-    for name, program in system.programs.items():
-        if program.service in _RECORDS:
-            text = _HTTP.request("GET", f"{program.url}/metrics").data.decode()
-            samples = [
-                sample
-                for family in text_string_to_metric_families(text)
-                if family.name == _RECORDS[program.service]
-                for sample in family.samples
-                if sample.name.endswith("_total")
-            ]
-            found[name] = Counter({sample.labels["outcome"]: int(sample.value) for sample in samples})
-    return found
+def settled_outcomes(system: System) -> dict[str, Counter[str]]:
+    """How many lifecycle records were applied, void and foreign, by process since its start, when all have read all."""
+    all_agree(system)
+    began = time.monotonic()
+    return {
+        name: eventually(partial(_outcomes, program, began), 15, f"{name} to report")
+        for name, program in system.programs.items()
+        if program.service in _RECORDS
+    }
+
+
+def _outcomes(program: Program, since: float) -> Counter[str]:
+    """Empty while the last report was made before `since`: checker and projector report from time to time."""
+    asked = time.monotonic()
+    text = _HTTP.request("GET", f"{program.url}/metrics").data.decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    ages = [sample.value for sample in samples if sample.name == _REPORT_AGE.get(program.service)]
+    if any(asked - age <= since for age in ages):
+        return Counter()
+    wanted = _RECORDS[program.service]
+    found = {sample.labels["outcome"]: int(sample.value) for sample in samples if sample.name == wanted}
+    return Counter({outcome: found.get(outcome, 0) for outcome in ("applied", "void", "foreign")})
 
 
 def _stored(store: Store) -> Heads:

@@ -14,7 +14,7 @@ from schemas.events import KeyRenamed
 from tests.end_to_end.system import System, running
 from tests.fault.forger import FOREIGN, VOID, Forger, event_value, of_version_2
 from tests.fault.organisation import FULL, Org
-from tests.fault.readers import Ledgers, all_agree, outcomes
+from tests.fault.readers import Ledgers, all_agree, settled_outcomes
 from tests.fault.running import restart
 from tests.waiting import eventually
 
@@ -47,31 +47,24 @@ def bystander(system: System) -> Org:
 def test_what_does_not_belong_is_counted_and_changes_nothing(system: System, forger: Forger) -> None:
     """Garbage, forgeries and copies among commands: `foreign` and `void` rise in every reader by what was injected."""
     org, chance = Org(system, "injected"), random.Random(SEED)
-    key = org.create("admin", "untouched")
+    key, other = org.create("admin", "untouched"), org.create("admin", "renamed all the time")
     system.validates_as(key["key"], "VALID")
-    all_agree(system)
-    before, revision = outcomes(system), Ledgers(system).heads[org.id][0]
+    before, revision = settled_outcomes(system), Ledgers(system).heads[org.id][0]
     commands = 0
     for _ in range(EACH):
         for kind in chance.sample([*FOREIGN, *VOID], len(FOREIGN) + len(VOID)):
             forger.inject(kind, org.id, key["key_id"])
             if chance.random() < 0.25:
-                org.create("admin", f"meanwhile {commands}", at=commands % 2)
+                path, name = f"{org.path}/keys/{other['key_id']}", f"meanwhile {commands}"
+                org.made("admin", "PATCH", path, {"name": name}, at=commands % 2)
                 commands += 1
     expected = Counter(foreign=EACH * len(FOREIGN), void=EACH * len(VOID), applied=commands)
-
-    def risen() -> bool:
-        found = {name: now - before[name] for name, now in outcomes(system).items()}
-        assert found == dict.fromkeys(READERS, expected), found
-        return True
-
-    eventually(risen, 20, "every reader to have counted all of it")
-    heads = all_agree(system)
-    assert heads["log"][org.id][0] == revision + commands
+    risen = {name: now - before[name] for name, now in settled_outcomes(system).items()}
+    assert risen == dict.fromkeys(READERS, expected)
+    assert Ledgers(system).heads[org.id][0] == revision + commands
     assert org.answered == {event["revision"] for event in Ledgers(system).events(org.id)}
     system.validates_as(key["key"], "VALID")
     assert org.read(f"/keys/{key['key_id']}").json["name"] == "untouched"
-    assert risen(), "nothing was counted later"
     print(f"\ninjections: seed {SEED}, {EACH} of each of {[*FOREIGN, *VOID]}, {commands} commands: {dict(expected)}")
 
 
@@ -162,12 +155,13 @@ def _is_closed(org: Org, key: str, why: str) -> None:
     system.validates_as(key, "STALE")
     halted = eventually(lambda: org.read().json["halted"], 15, "the reads to say so")
     assert halted["why"] == why, halted
-    assert system.validate(key) == {"valid": False, "code": "STALE"} | system.validate(key)
+    assert system.validate(key)["valid"] is False
     print(f"\n{org.id} is closed: {halted}")
 
 
 def _is_refused(org: Org, at: int) -> bool:
-    answer = org.call("admin", "POST", f"{org.path}/keys", {"name": f"refused {at}"}, at)
+    # Keys are on already: while this command API has not read of the harm yet, nothing is appended.
+    answer = org.call("admin", "PUT", f"{org.path}/keys-enabled", {"enabled": True}, at)
     assert answer.status == 503, answer
     assert answer.headers["Retry-After"]
     return bool(answer.json["code"] == "org_halted")

@@ -17,6 +17,7 @@ from tests import oracle, rows
 from tests.end_to_end.system import System, running
 from tests.end_to_end.test_mission import new_org
 from tests.fault.kill_load import Actor, Load, Place
+from tests.fault.running import family
 from tests.waiting import eventually
 
 FULL = bool(os.environ.get("KEYLEDGER_FULL"))
@@ -77,18 +78,20 @@ class Killer:
     def _kill(self, name: str, phase: str) -> None:
         said, under_way = self._says(name), self._load.under_way
         process = self._system.processes.pop(name)
-        family = _family(process.pid)
+        pids = family(process.pid)
         assert process.poll() is None, f"{name} had ended by itself: {self._system.log(name).read_text()[-2000:]}"
-        for pid in family:  # One by one: a worker has a process group of its own.
+        for pid in pids:  # One by one: a worker has a process group of its own.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert process.wait(10) == -signal.SIGKILL
-        eventually(lambda: not any(map(_is_alive, family)), 10, f"{name} and its worker to be gone")
+        eventually(lambda: not any(map(_is_alive, pids)), 10, f"{name} and its worker to be gone")
         service = name.removesuffix("_2")
         self.kills[service] += 1
         self.phases[f"{service}, {phase}"] += 1
         self.moments.append((service, time.monotonic()))
-        print(f"  kill -9 {name:14} {phase:15} it said: {said or 'nothing'}; processes {len(family)}; steps under way {under_way}")
+        print(
+            f"  kill -9 {name:14} {phase:15} it said: {said or 'nothing'}; processes {len(pids)}; steps under way {under_way}"
+        )
 
     def _says(self, name: str) -> str:
         try:
@@ -179,18 +182,6 @@ def _only_unsent_uses_were_lost(expected: dict[str, set[tuple]], killer: Killer,
     assert stored == by_hour
     # An answer may be lost on its way when its use is not: so many calls had none.
     assert -load.seen.codes["no answer"] <= lost <= unsent
-
-
-def _family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # It ended meanwhile, so it is not of the family any more.
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    family = [pid]
-    for member in family:
-        family += [child for child, parent in parents.items() if parent == member]
-    return family
 
 
 def _is_alive(pid: int) -> bool:

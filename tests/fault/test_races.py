@@ -4,6 +4,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,38 @@ def test_no_rule_is_broken_however_two_command_apis_race(tight: System) -> None:
     assert {"create name_taken", "create key_limit", "rename name_taken", "revoke 200"} <= seen.outcomes.keys()
     heads = all_agree(tight)
     print(f"heads agree: {', '.join(heads)}: {[heads['log'][org.id][0] for org in orgs]}")
+
+
+GOOD: tuple[tuple[str, dict[str, str]], ...] = (
+    ("OrgRegistered", {}),
+    ("UserAdded", {"user_id": "u", "role": "admin"}),
+    ("OrgKeysEnabled", {}),
+    ("KeyCreated", {"user_id": "u", "key_id": "k1", "name": "one"}),
+    ("KeyCreated", {"user_id": "u", "key_id": "k2", "name": "two"}),
+    ("KeyRevoked", {"key_id": "k1"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("KeyCreated", {"user_id": "u", "key_id": "k3", "name": "two"}),
+        ("KeyCreated", {"user_id": "u", "key_id": "k2", "name": "three"}),
+        ("KeyRenamed", {"key_id": "k1", "name": "four"}),
+        ("KeyRevoked", {"key_id": "k1"}),
+        ("UserRoleChanged", {"user_id": "u", "role": "member"}),
+        ("UserDisabled", {"user_id": "u"}),
+        ("UserEnabled", {"user_id": "u"}),
+    ],
+)
+def test_the_check_of_the_rules_finds_a_broken_one(kind: str, data: dict[str, str]) -> None:
+    """The check that the races rest on is not blind."""
+    assert races_rules.check(_story(*GOOD), 2)["KeyCreated"] == 2
+    with pytest.raises(AssertionError, match=kind):
+        races_rules.check(_story(*GOOD, (kind, data)), 2)
+    with pytest.raises(AssertionError, match="over the limit"):
+        races_rules.check(_story(*GOOD), 1)
+
+
+def _story(*events: tuple[str, dict[str, str]]) -> list[dict[str, Any]]:
+    return [{"org": "o", "revision": at, "type": kind, "data": data} for at, (kind, data) in enumerate(events, 1)]

@@ -320,12 +320,12 @@ class AlwaysFirst(Wrapped):
 
 
 def test_who_always_loses_is_told_that_the_organisation_is_busy(apis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(append_module, "RACE_S", 0.5)
+    monkeypatch.setattr(append_module, "RACE_S", 1.0)
     api = apis(AlwaysFirst)
     with pytest.raises(Busy):
         api.execute(ORG, "mine")
     history = api.history(ORG)
-    assert len(history) == api.appender.races_lost == api.reader.counts["void"] > 1
+    assert len(history) == api.appender.races_lost == api.reader.counts["void"] >= 1
     assert "mine" not in history
 
 

@@ -158,11 +158,46 @@ def test_a_process_that_was_killed_leaves_no_orphan_and_the_next_goes_on(
     )
 
 
+def test_a_rebuild_beside_a_live_process_may_be_killed_and_done_again(
+    environment: dict[str, str], ledger: story.Ledger, database: str, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    port, path = free_port(), f"/v1/orgs/{ledger.org}"
+    given = environment | {"KEYLEDGER_STATE_DIR": str(tmp_path / "rebuild")}
+    command = [sys.executable, "-m", "services.projector", "rebuild"]
+    begun = "SELECT to_regclass('read_new.checkpoints') IS NOT NULL AS begun"
+    with _running(environment, port, tmp_path) as process:
+        _wait_ready(port)
+        before = story.everything(database)
+        with subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as killed:
+            eventually(lambda: story.rows(database, begun)[0]["begun"], 30, "the rebuild has begun")
+            killed.kill()
+        assert story.everything(database) == before
+        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (
+            0,
+            "switched to the rebuilt tables; 0 rows were not the same before",
+        )
+        assert story.everything(database) == before
+        assert story.rows(database, begun) == [{"begun": False}]
+        ledger.write(events.OrgKeysEnabled())
+        assert _answer(port, f"{path}?min_revision=3")[1]["keys_enabled"] is True
+        with story.open_session(database) as session:
+            session.execute("UPDATE orgs SET name = 'planted' WHERE org_id = %s", [ledger.org])
+        refused = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1
+        assert "--accept-differences" in refused.stderr.splitlines()[-1]
+        assert process.poll() is None
+    given["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
+    away = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
+    assert (away.returncode, away.stderr.splitlines()[-1][:12]) == (2, "Not rebuilt,")
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
         ({"DATABASE_URL": ""}, "DATABASE_URL"),
         ({"KEYLEDGER_PARTITIONS": "0-12"}, "KEYLEDGER_PARTITIONS"),
+        ({"KEYLEDGER_ADDRESS_DAYS": "0"}, "KEYLEDGER_ADDRESS_DAYS"),
         ({"KEYLEDGER_LEDGER_KEYS": os.devnull}, "ledger-keys"),
     ],
 )

@@ -319,6 +319,7 @@ def test_readiness_and_metrics_tell_how_the_follower_is_doing(client: Client, tm
         as_of_ms=NOW_MS - 1500,
         counts={"batches": 3, "usage": 7},
         lag={"key-usage/3": 4},
+        orgs_halted=2,
     )
     story.write_status(tmp_path / "status.json", told)
     assert client.get("/readyz", None).status_code == 200
@@ -326,6 +327,7 @@ def test_readiness_and_metrics_tell_how_the_follower_is_doing(client: Client, tm
     assert 'keyledger_projector_records_total{outcome="usage"} 7.0' in text
     assert 'keyledger_projector_lag_records{partition="3",topic="key-usage"} 4.0' in text
     assert "keyledger_projector_lag_seconds 1.5" in text
+    assert "keyledger_projector_orgs_halted 2.0" in text
     story.write_status(
         tmp_path / "status.json", msgspec.structs.replace(told, failure="the log was cut", caught_up=False)
     )

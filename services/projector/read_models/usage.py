@@ -1,6 +1,6 @@
 """The tables of key use: folded in memory per key and hour, then one statement per table."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,18 +102,19 @@ def hour_of(time: str) -> str:
     return time[:13] + ":00:00.000Z"
 
 
-def unseen(connection: Writer, ids: Iterable[tuple[str, str]]) -> Callable[[tuple[str, str]], bool]:
-    """Remember the (source, id) of external records; tells of each, once, whether it was not seen before."""
-    wanted = sorted(set(ids))
-    fresh = set()
-    if wanted:
-        fresh = set(
-            connection.execute(
-                "INSERT INTO external_usage_ids SELECT * FROM unnest(%s::text[], %s::text[])"
-                " ON CONFLICT DO NOTHING RETURNING source, id",
-                transposed(wanted),
-            ).fetchall()
-        )
+def unseen(connection: Writer, ids: Mapping[tuple[str, str], int]) -> Callable[[tuple[str, str]], bool]:
+    """Remember the (source, id) of external records; tells of each, once, whether it was not seen before.
+
+    `ids` are at least one, each with the time of its record in milliseconds.
+    """
+    wanted = sorted((*id_, sent_ms) for id_, sent_ms in ids.items())
+    fresh = set(
+        connection.execute(
+            "INSERT INTO external_usage_ids SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[])"
+            " ON CONFLICT DO NOTHING RETURNING source, id",
+            transposed(wanted),
+        ).fetchall()
+    )
 
     def take(sender_id: tuple[str, str]) -> bool:
         if sender_id not in fresh:

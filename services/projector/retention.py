@@ -1,0 +1,61 @@
+"""What is not kept for ever, though nothing in the log says so: exact addresses, and the ids of external uses."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+import structlog
+
+from schemas.times import EARLIEST_MS, to_text
+from schemas.topics import EXTERNAL_USAGE, TOPICS
+from services.projector.database import Writer
+from services.projector.read_models.usage import hour_of
+
+EVERY_S: Final = 3600.0
+_DAY_MS: Final = 24 * 3600 * 1000
+_EXTERNAL_MS: Final = next(int(topic.config["retention.ms"]) for topic in TOPICS if topic.name == EXTERNAL_USAGE)
+# An address as it was told, maybe with the zone of a link; not `other`, and not a network made here.
+_EXACT: Final = "^[0-9A-Fa-f:.]+(%.*)?$"
+_NETWORK: Final = """
+    CASE WHEN {0} LIKE '%%:%%' THEN network(set_masklen(split_part({0}, '%%', 1)::inet, 48))
+    ELSE network(set_masklen({0}::inet, 24)) END::text
+"""
+_CUT_LAST_USED: Final = f"""
+    UPDATE key_usage SET last_used_ip = {_NETWORK.format("last_used_ip")}
+    WHERE last_used_at < %(before)s AND last_used_ip ~ %(exact)s
+"""  # noqa: S608  # Nothing but the text above goes in.
+# Rows that become equal are added up, also with one that was there; it is none of those deleted, for it has a mask.
+_CUT_HOURS: Final = f"""
+    WITH exact AS (DELETE FROM key_usage_hours WHERE hour < %(before)s AND ip ~ %(exact)s RETURNING *)
+    INSERT INTO key_usage_hours (org_id, key_id, user_id, hour, outcome, ip, count, first_at, last_at)
+    SELECT org_id, key_id, user_id, hour, outcome, {_NETWORK.format("ip")} AS cut, sum(count), min(first_at), max(last_at)
+    FROM exact GROUP BY org_id, key_id, user_id, hour, outcome, cut
+    ON CONFLICT (org_id, key_id, hour, outcome, ip, user_id) DO UPDATE SET
+        count = key_usage_hours.count + EXCLUDED.count,
+        first_at = LEAST(key_usage_hours.first_at, EXCLUDED.first_at),
+        last_at = GREATEST(key_usage_hours.last_at, EXCLUDED.last_at)
+"""  # noqa: S608
+_log = structlog.get_logger("keyledger.projector")
+
+
+def forget_old(session: Writer, now_ms: int, address_days: int) -> None:
+    """Cut the addresses of uses older than `address_days` to /24 or /48, and drop the ids of external uses whose records
+    have left the log. Again is nothing. Raises psycopg.Error.
+    """
+    # Whole hours, so that both tables agree about which uses are old.
+    before = hour_of(to_text(max(now_ms - address_days * _DAY_MS, EARLIEST_MS)))
+    for statement in (_CUT_LAST_USED, _CUT_HOURS):
+        session.execute(statement, {"before": before, "exact": _EXACT})
+    session.execute("DELETE FROM external_usage_ids WHERE sent_ms < %s", [now_ms - _EXTERNAL_MS])
+
+
+def forget_hourly(connect: Callable[[], Writer], forget: Callable[[Writer], None]) -> None:
+    """`forget_old` now and every hour, for a thread of its own; an hour in which PostgreSQL was away is made up by the next."""
+    while True:
+        try:
+            with connect() as session:
+                forget(session)
+        except psycopg.Error as error:
+            _log.warning("not_forgotten_yet", error=str(error))
+        time.sleep(EVERY_S)
