@@ -93,6 +93,8 @@ def address_or_other(value: str) -> None:
     """An IP address, or `other` where a window had too many of them. Raises ValidationError."""
     if value == "other":
         return
+    if "%" in value:  # A zone is of one machine only, and may hold any character.
+        raise ValidationError("is not an IP address")
     try:
         ipaddress.ip_address(value)
     except ValueError as error:

@@ -82,14 +82,15 @@ def jwk_of(key: Ed25519PublicKey, kid: str) -> dict[str, Any]:
 
 
 class KeySet:
-    """The console's public keys, fetched when first needed and again when an unknown `kid` turns up.
+    """The console's public keys, fetched when first needed, every minute while used, and when an unknown `kid` turns up.
 
     `fetch` gives the JWKS document and raises OSError when it cannot. Unknown kids cause at most one fetch each
     `retry_s`, failed ones included, so that forged tokens cannot make us hammer the console. Thread-safe.
     """
 
-    def __init__(self, fetch: Callable[[], Mapping[str, Any]], retry_s: float = 2.0) -> None:
-        self._fetch, self._retry_s = fetch, retry_s
+    def __init__(self, fetch: Callable[[], Mapping[str, Any]], retry_s: float = 2.0, good_for_s: float = 60.0) -> None:
+        self._fetch, self._retry_s, self._good_for_s = fetch, retry_s, good_for_s
+        self._got_at = float("-inf")
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._asked_at: float | None = None
         self._failure: OSError | None = None
@@ -97,11 +98,13 @@ class KeySet:
 
     def key_of(self, kid: str) -> Ed25519PublicKey | None:
         """The key of this `kid`, or None. Raises OSError when the console is needed and away."""
-        if kid in self._keys:
+        if kid in self._keys and time.monotonic() - self._got_at < self._good_for_s:
             return self._keys[kid]
         with self._lock:
             now = time.monotonic()
-            if kid not in self._keys and (self._asked_at is None or now - self._asked_at >= self._retry_s):
+            # A key that the console took back must not be believed for ever; while it is away the last ones count on.
+            wanted = kid not in self._keys or now - self._got_at >= self._good_for_s
+            if wanted and (self._asked_at is None or now - self._asked_at >= self._retry_s):
                 self._asked_at = now
                 self._ask()
             if kid not in self._keys and self._failure is not None:
@@ -111,6 +114,7 @@ class KeySet:
     def _ask(self) -> None:
         try:
             self._keys, self._failure = _keys_in(self._fetch()), None
+            self._got_at = time.monotonic()
         except OSError as error:
             self._failure = error
         except (jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError) as error:

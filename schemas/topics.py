@@ -25,7 +25,14 @@ EXTERNAL_USAGE: Final = "key-usage-external"
 CHECKER_STATUS: Final = "checker-status"
 CHECKPOINTS: Final = "ledger-checkpoints"
 
-_FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": "65536"}
+_FOR_EVER = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "max.message.bytes": "65536",
+    # The limit above counts what is stored: compressed, 64 KiB could become gigabytes in every reader.
+    "compression.type": "uncompressed",
+}
 _FINITE = _FOR_EVER | {"retention.ms": str(400 * _DAY_MS)}
 TOPICS: Final = (
     Topic(LIFECYCLE, PARTITIONS, _FOR_EVER),

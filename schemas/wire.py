@@ -13,6 +13,8 @@ from schemas import events, fields
 from schemas.validation import Code
 
 ROLES: Final = get_args(events.Role)
+MOST_USES: Final = 1_000_000_000
+"""In one KeyUsed: more than a window can hold, and far from overflowing any sum."""
 KINDS: Final = get_args(events.Kind)
 REASONS: Final = get_args(events.Reason)
 AUTH_TYPES: Final = get_args(events.AuthType)
@@ -111,7 +113,7 @@ class KeyUsed(Schema):
     org_id = _id()
     user_id = _id()
     outcome = fields.one_of([code.value for code in Code], required=True)
-    count = fields.whole(1, required=True)
+    count = fields.whole(1, MOST_USES, required=True)
     first_at = fields.time(required=True)
     last_at = fields.time(required=True)
     ip = fields.text(None, 64, check=fields.address_or_other)

@@ -28,16 +28,20 @@ class Door:
             return True
         return hmac.compare_digest(_bearer(authorization).encode(errors="replace"), self._token)
 
-    def enter(self, authorization: str | None) -> None:
-        """Let the caller in, or raise Problem 401, or 503 when an API key cannot be judged now."""
+    def enter(self, authorization: str | None) -> str | None:
+        """Let the caller in: the organisation of the API key that opened the door, None for our own services.
+
+        Raises Problem 401, or 503 when an API key cannot be judged now.
+        """
         if self.is_open(authorization):
-            return
+            return None
         answer = self._checker.validate(Asked(key=_bearer(authorization), scopes=[KEYS_VALIDATE]))
         if answer.code == Code.STALE:
             raise Problem(503, "stale", "the ledger cannot be reached, so no API key is accepted now", retry_after_s=1)
         # On Keyledger's own APIs only scopes named on the key count; a key without any is not unrestricted here.
         if not answer.valid or KEYS_VALIDATE not in (answer.scopes or ()):
             raise Problem(401, "unauthenticated", _REFUSED, headers={"WWW-Authenticate": "Bearer"})
+        return str(answer.org_id)
 
 
 def _bearer(authorization: str | None) -> str:

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, request
 from schemas import validation
 from schemas.codec import canonical
 from schemas.openapi import Operation, document
-from schemas.problems import Problem
+from schemas.problems import Problem, malformed
 from services.auth_checker import bodies, metrics
 from services.auth_checker.callers import Callers
 from services.auth_checker.doors import Door
@@ -64,22 +64,29 @@ class Service:
 @routes.post("/v1/validations")
 def validate() -> Response:
     """Judge one key; `fast_lane` answers most of these before they come here."""
-    _enter()
-    return _answer(_service().checker.validate(bodies.question(*_body())))
+    home = _enter()
+    asked = bodies.question(*_body())
+    _stay_home(home, asked)
+    return _answer(_service().checker.validate(asked))
 
 
 @routes.post("/v1/validations/batch")
 def validate_batch() -> Response:
     """Judge up to 100 keys at one moment of the ledger."""
-    _enter()
-    return _answer(bodies.BatchOfAnswers(_service().checker.validate_all(bodies.questions(*_body()))))
+    home = _enter()
+    asked = bodies.questions(*_body())
+    for one in asked:
+        _stay_home(home, one)
+    return _answer(bodies.BatchOfAnswers(_service().checker.validate_all(asked)))
 
 
 @routes.post("/v1/callers")
 def caller() -> Response:
     """Tell who sent a request to one of our services."""
-    _enter()
-    return _answer(_service().callers.caller(bodies.caller_question(*_body())))
+    home = _enter()
+    asked = bodies.caller_question(*_body())
+    _stay_home(home, asked)
+    return _answer(_service().callers.caller(asked))
 
 
 @routes.get("/healthz")
@@ -111,8 +118,16 @@ def openapi() -> Response:
     return _json(canonical(document("Keyledger auth checker", operations)))
 
 
-def _enter() -> None:
-    _service().door.enter(request.headers.get("Authorization"))
+def _enter() -> str | None:
+    return _service().door.enter(request.headers.get("Authorization"))
+
+
+def _stay_home(home: str | None, asked: bodies.Asked | bodies.AskedCaller) -> None:
+    """Whoever came in by an organisation's API key learns nothing about how far another one's ledger is."""
+    if home is None or home == validation.PLATFORM or asked.min_revision is None:
+        return
+    if bodies.place(asked.min_revision)[0] != home:
+        raise malformed("min_revision names another organisation", ("/min_revision", "is not of this organisation"))
 
 
 def _body() -> tuple[bytes, str]:

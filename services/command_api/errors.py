@@ -108,6 +108,12 @@ class ScopeExceedsCaller(Refused):
     status, code = 403, "scope_exceeds_caller"
 
 
+class NetworkExceedsCaller(Refused):
+    """An API key that is bound to networks cannot make a key for others."""
+
+    status, code = 403, "network_exceeds_caller"
+
+
 class NotFound(Refused):
     """There is no such thing here."""
 

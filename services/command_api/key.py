@@ -4,17 +4,20 @@ Active means neither revoked nor expired at the command's time; expired keys fre
 """
 
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import assert_never
 
 from schemas.events import Envelope, KeyCreated, KeyRenamed, KeyRevoked, LedgerEvent, Reason
 from services.command_api.commands import Caller, CreateKey, KeyCommand, RenameKey, RevokeKey
 from services.command_api.errors import (
+    CallerDisabled,
     ExpiryInPast,
     Forbidden,
     KeyIdTaken,
     KeyInactive,
     KeyLimit,
     NameTaken,
+    NetworkExceedsCaller,
     NotFound,
     OrgKeysAreDisabled,
     OwnerDisabled,
@@ -46,8 +49,8 @@ def _create(
     view: View, org: Org, caller: Caller, actor: User | None, command: CreateKey, now: str, most_keys: int
 ) -> KeyCreated:
     owner = _owner(view, actor, command)
-    if caller.key_id is not None and (command.scopes is None or not set(command.scopes) <= set(caller.scopes or ())):
-        raise ScopeExceedsCaller
+    if caller.key_id is not None:
+        _stay_within(view.key(caller.key_id), caller, command)
     if command.expires_at is not None and command.expires_at <= now:
         raise ExpiryInPast
     if not org.keys_enabled:
@@ -70,6 +73,30 @@ def _create(
         expires_at=command.expires_at,
         scopes=command.scopes,
         cidrs=command.cidrs,
+    )
+
+
+def _stay_within(own: Key | None, caller: Caller, command: CreateKey) -> None:
+    """A key makes no key with scopes or networks that it lacks, and none once it is revoked."""
+    # Unknown here means that this state is behind; the event will then not extend the head, and we decide again.
+    if own is not None and own.revoked_at is not None:
+        raise CallerDisabled
+    if command.scopes is None or not set(command.scopes) <= set(caller.scopes or ()):
+        raise ScopeExceedsCaller
+    if (
+        own is not None
+        and own.cidrs is not None
+        and (command.cidrs is None or not all(_is_inside(one, own.cidrs) for one in command.cidrs))
+    ):
+        raise NetworkExceedsCaller
+
+
+def _is_inside(network: str, allowed: tuple[str, ...]) -> bool:
+    wanted = ip_network(network)
+    return any(
+        wanted.subnet_of(outer)  # type: ignore[arg-type]  # Of one version: compared just before.
+        for outer in map(ip_network, allowed)
+        if outer.version == wanted.version
     )
 
 

@@ -134,6 +134,9 @@ def _allow(org_id: str, org: Org, caller: Caller, actor: User | None, command: O
         operator_only = isinstance(command, ResumeLedger)
         if actor.role != "admin" or (operator_only and org_id != PLATFORM):
             raise Forbidden
+    if caller.key_id is not None and isinstance(command, AddUser | ChangeRole) and command.role == "admin":
+        # An admin made by a key would outlive the key's revocation, its expiry and its networks.
+        raise Forbidden
 
 
 def _about_user(view: View, org: Org, command: ChangeRole | SwitchUser | ErasePerson) -> LedgerEvent | None:

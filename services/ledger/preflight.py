@@ -99,6 +99,10 @@ def _check(topic: Topic, described: Mapping[str, Any], config: Mapping[str, str]
         raise PreflightFailed(
             f"{topic.name}: set unclean.leader.election.enable=false, else acknowledged events get lost"
         )
+    if config.get("compression.type", "producer") != "uncompressed":
+        raise PreflightFailed(
+            f"{topic.name}: set compression.type=uncompressed, else a small record may become a huge one"
+        )
     if "compact" in config.get("cleanup.policy", "delete"):
         raise PreflightFailed(f"{topic.name}: set cleanup.policy=delete, compaction destroys history")
     if topic.config["retention.ms"] == "-1":

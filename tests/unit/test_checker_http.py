@@ -72,6 +72,20 @@ ROUTES = {
 }
 
 
+def test_an_organisations_api_key_learns_nothing_of_another_ones_ledger(asking: Asking, tmp_path) -> None:
+    asking.index.tell("org", *BEGINNING, created(), created(2, scopes=("keys:validate",)))
+    client = site(asking, tmp_path, TOKEN).client
+    for min_revision, credential, status in (
+        ("other:1", key_of(2), 400),
+        ("org:1", key_of(2), 200),
+        ("other:1", TOKEN, 200),
+    ):
+        asked = {"key": key_of(), "min_revision": min_revision}
+        for path, body in (("/v1/validations", asked), ("/v1/validations/batch", {"items": [asked]})):
+            answer = client.post(path, json=body, headers={"Authorization": f"Bearer {credential}"})
+            assert answer.status_code == status, answer.data
+
+
 @pytest.mark.parametrize(("route", "row"), ROUTES.items())
 def test_each_route_asks_for_a_credential_where_it_must(asking: Asking, tmp_path, route, row) -> None:
     asking.index.tell("org", *BEGINNING, created(), created(2, scopes=("keys:validate",)), created(3, scopes=("a",)))

@@ -1,5 +1,7 @@
 """The rules of keys: given events, when a command comes, then an event or a refusal."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.events import (
@@ -104,6 +106,23 @@ def test_an_api_key_makes_no_key_with_scopes_it_lacks():
     assert isinstance(acme().when(key, create(1, "ci", scopes=())), KeyCreated)
     assert acme().when(key, create(1, "ci", scopes=("a", "b"))) is errors.ScopeExceedsCaller
     assert acme().when(key, create(1, "ci", scopes=None)) is errors.ScopeExceedsCaller
+
+
+def test_an_api_key_bound_to_networks_makes_keys_only_inside_them():
+    own = replace(created(9, "bob", "own"), key_id="K" * 22, cidrs=("10.0.0.0/8", "2001:db8::/32"))
+    key = api_key("bob", "keys:write")
+    inside: list[tuple[str, ...]] = [("10.1.0.0/16",), ("10.0.0.0/8", "2001:db8::1/128"), ()]
+    for cidrs in inside:
+        assert isinstance(acme(own).when(key, replace(create(1, "ci", scopes=()), cidrs=cidrs)), KeyCreated)
+    outside: list[tuple[str, ...] | None] = [None, ("0.0.0.0/0",), ("10.1.0.0/16", "192.0.2.0/24"), ("::/0",)]
+    for beyond in outside:
+        assert acme(own).when(key, replace(create(1, "ci", scopes=()), cidrs=beyond)) is errors.NetworkExceedsCaller
+
+
+def test_a_revoked_api_key_makes_no_key_even_where_the_checker_does_not_know_yet():
+    own = replace(created(9, "bob", "own"), key_id="K" * 22)
+    world = acme(own, KeyRevoked("K" * 22, "key_compromise"))
+    assert world.when(api_key("bob", "keys:write"), create(1, "ci", scopes=())) is errors.CallerDisabled
 
 
 def test_keys_are_made_only_while_the_organisation_has_them_on():

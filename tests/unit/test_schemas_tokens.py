@@ -169,6 +169,16 @@ def test_keys_are_fetched_once_and_again_when_a_new_one_turns_up() -> None:
     assert console.asked == 2
 
 
+def test_a_key_that_the_console_took_back_is_not_believed_any_more() -> None:
+    console = Console(k1=KEY, k2=OTHER)
+    keys = KeySet(console.fetch, retry_s=0, good_for_s=0)
+    assert keys.key_of("k1") == KEY.public_key()
+    console.keys = {"k2": OTHER}
+    assert keys.key_of("k1") is None
+    console.away = True
+    assert keys.key_of("k2") == OTHER.public_key()
+
+
 def test_forged_key_ids_cause_one_fetch_in_each_retry_time() -> None:
     console = Console(k1=KEY)
     keys = KeySet(console.fetch, retry_s=3600)
