@@ -11,7 +11,7 @@ from schemas.times import SHAPE
 from services.projector.parameters import Parameters, from_cursor, to_cursor
 
 _ORG_SHAPES: Final = (int, int)
-_KEY_SHAPES: Final = (re.compile(f"(?:{SHAPE})?"), int, re.compile(r"[^\x00]{0,200}"))
+_KEY_SHAPES: Final = (re.compile(f"(?:{SHAPE})?"), int, re.compile(r"[0-9A-Za-z_:./-]{0,200}"))
 _ORG_HISTORY: Final = """
     SELECT revision, "offset", value, hash, parent, outcome FROM ledger_records
     WHERE org_id = %(org)s AND outcome = ANY (%(outcomes)s)

@@ -15,12 +15,9 @@ from services.projector.read_models.usage import hour_of
 EVERY_S: Final = 3600.0
 _DAY_MS: Final = 24 * 3600 * 1000
 _EXTERNAL_MS: Final = next(int(topic.config["retention.ms"]) for topic in TOPICS if topic.name == EXTERNAL_USAGE)
-# An address as it was told, maybe with the zone of a link; not `other`, and not a network made here.
-_EXACT: Final = "^[0-9A-Fa-f:.]+(%.*)?$"
-_NETWORK: Final = """
-    CASE WHEN {0} LIKE '%%:%%' THEN network(set_masklen(split_part({0}, '%%', 1)::inet, 48))
-    ELSE network(set_masklen({0}::inet, 24)) END::text
-"""
+# An address as it was told; not `other`, and not a network made here.
+_EXACT: Final = "^[0-9A-Fa-f:.]+$"
+_NETWORK: Final = "network(set_masklen({0}::inet, CASE family({0}::inet) WHEN 4 THEN 24 ELSE 48 END))::text"
 _CUT_LAST_USED: Final = f"""
     UPDATE key_usage SET last_used_ip = {_NETWORK.format("last_used_ip")}
     WHERE last_used_at < %(before)s AND last_used_ip ~ %(exact)s

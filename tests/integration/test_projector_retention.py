@@ -35,7 +35,7 @@ def test_old_addresses_become_networks_and_equal_rows_are_added_up(log: MemoryLo
         "198.51.100.1",
         "2001:db8:1:2::3",
         "2001:db8:1:ffff::",
-        "fe80::1%eth0",
+        "fe80::1",
         "other",
     )
     _use_from(log, *addresses, None)
