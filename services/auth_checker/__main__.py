@@ -36,8 +36,8 @@ def following(config: Config, keys: LedgerKeys, log: Log) -> Iterator[None]:
     store = status.open_index(config.state_dir)
     status.forget(store)
     handler = IndexHandler(store, keys)
-    watch = Watch(log, store, handler, status.machine_clocks(), config.max_staleness_ms)
     follower = Follower(log, status.FOLLOWED, handler, "auth-checker")
+    watch = Watch(log, store, handler, follower.next_offsets, status.machine_clocks(), config.max_staleness_ms)
     follower.start()
     watch.start()
     try:

@@ -22,7 +22,7 @@ from schemas.topics import LIFECYCLE, PARTITIONS
 from services.auth_checker.key_index import TABLES, KeyIndex
 from services.ledger.lmdb_chain import CHAIN_TABLES, LmdbChain, LmdbHandler
 from services.ledger.log import Log, LogUnavailable
-from services.ledger.records import Batch, Places, TopicPartition
+from services.ledger.records import TopicPartition
 from services.ledger.seal import LedgerKeys
 from services.ledger.store import Store, Transaction
 
@@ -93,40 +93,31 @@ def machine_clocks() -> Clocks:
 
 
 class IndexHandler(LmdbHandler):
-    """Folds the ledger into the index and tells how far the store is.
-
-    `reached` is the next offset of each partition, as stored; `counts` are records by outcome since the start.
-    """
+    """Folds the ledger into the index; `counts` are records by outcome since the start."""
 
     def __init__(self, store: Store, keys: LedgerKeys) -> None:
-        self.reached: Mapping[TopicPartition, int] = {}
         self.counts: Counter[str] = Counter()
         super().__init__(store, keys, KeyIndex, self.counts.update)
 
-    def resume_from(self) -> Places:
-        """See Handler."""
-        places = super().resume_from()
-        self.reached = {at: place.next_offset for at, place in places.items()}
-        return places
-
-    def apply(self, batch: Batch) -> None:
-        """See Handler."""
-        super().apply(batch)
-        self.reached = {**self.reached, **{at: place.next_offset for at, place in batch.places.items()}}
-
-    def log_was_cut(self, why: str) -> None:
-        """See Handler."""
-        # Before the tables are emptied, so that a Watch that is about to vouch for them finds that it cannot.
-        self.reached = {}
-        super().log_was_cut(why)
-
 
 class Watch:
-    """A thread that keeps the row."""
+    """A thread that keeps the row.
 
-    def __init__(self, log: Log, store: Store, handler: IndexHandler, clocks: Clocks, max_staleness_ms: int) -> None:
+    `reached` tells the offset before which all records of a partition are in the store, as `Follower.next_offsets` does:
+    after a cut it must tell nothing before the store is emptied.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        store: Store,
+        handler: IndexHandler,
+        reached: Callable[[], Mapping[TopicPartition, int]],
+        clocks: Clocks,
+        max_staleness_ms: int,
+    ) -> None:
         self._log, self._store, self._handler, self._clocks = log, store, handler, clocks
-        self._max_staleness_ms = max_staleness_ms
+        self._reached, self._max_staleness_ms = reached, max_staleness_ms
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="watch", daemon=True)
 
@@ -161,7 +152,7 @@ class Watch:
         return True
 
     def _missing(self, ends: Mapping[TopicPartition, int]) -> int:
-        reached = self._handler.reached
+        reached = self._reached()
         return sum(max(0, end - reached.get(at, 0)) for at, end in ends.items())
 
     def _run(self) -> None:

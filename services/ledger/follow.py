@@ -144,6 +144,8 @@ class Follower:
                     self._handler.apply(batch)
                     self._moved({at: place.next_offset for at, place in batch.places.items()})
                     self._failures = 0
+                # Only now: a position counts when all records before it were handled.
+                self._moved({at: to for at, to in session.positions().items() if to > self._next[at]})
         except _Cut as cut:
             self._cut(str(cut))
         finally:
@@ -207,6 +209,10 @@ class _Session:
         self._epochs.update({at: record.leader_epoch for at, record in last.items()})
         places = {record.at: Place(record.offset + 1, value_hash(record)) for record in last.values()}
         return Batch(fresh, places) if fresh else None
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Where the reader stands, but for partitions whose last record is still to be looked at again."""
+        return {at: offset for at, offset in self._reader.positions().items() if at not in self._expected}
 
     def _look_at_leader(self, first: Record) -> None:
         known = self._epochs.get(first.at)

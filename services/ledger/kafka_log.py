@@ -11,6 +11,7 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from schemas.topics import LIFECYCLE
+from services.ledger.kafka_batches import Unreadable, read_patiently
 from services.ledger.kafka_clients import connected
 from services.ledger.kafka_producer import SupervisedProducer
 from services.ledger.log import LogUnavailable, Message, OffsetGone
@@ -98,9 +99,11 @@ class KafkaReader:
 
     def __init__(self, consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
         self._consumer = consumer
-        consumer.assign([KafkaPartition(at.topic, at.partition) for at in offsets])
+        self._partitions = {at: KafkaPartition(at.topic, at.partition) for at in offsets}
+        self._positions = dict(offsets)
+        consumer.assign(list(self._partitions.values()))
         for at, offset in offsets.items():
-            consumer.seek(KafkaPartition(at.topic, at.partition), offset)
+            consumer.seek(self._partitions[at], offset)
 
     def poll(self, timeout_ms: int) -> list[Record]:
         """See Reader."""
@@ -110,7 +113,20 @@ class KafkaReader:
             raise OffsetGone(repr(error)) from error
         except KafkaError as error:
             raise LogUnavailable(repr(error)) from error
-        return [_record(record) for records in polled.values() for record in records]
+        found = [_record(record) for records in polled.values() for record in records]
+        self._positions.update({record.at: record.offset + 1 for record in found})
+        return found
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """See Reader."""
+        try:
+            for at, partition in self._partitions.items():
+                # To ask for a position costs a look at all partitions, and only a marker makes it another than we know.
+                if (self._consumer.highwater(partition) or 0) > self._positions[at]:
+                    self._positions[at] = self._consumer.position(partition, timeout_ms=0)
+        except KafkaError as error:
+            raise LogUnavailable(repr(error)) from error
+        return dict(self._positions)
 
     def close(self) -> None:
         """See Reader."""
@@ -118,6 +134,7 @@ class KafkaReader:
 
 
 def _consumer(bootstrap: str, name: str) -> Any:
+    read_patiently()
     return connected(
         KafkaConsumer,
         bootstrap_servers=bootstrap,
@@ -133,6 +150,9 @@ def _consumer(bootstrap: str, name: str) -> Any:
 
 
 def _record(record: Any) -> Record:
+    if isinstance(record.headers, Unreadable):
+        why, at = record.headers.why[:200], {"topic": record.topic, "partition": record.partition}
+        _log.warning("foreign", why="unreadable", error=why, **at, offset=record.offset)
     return Record(
         topic=record.topic,
         partition=record.partition,

@@ -40,6 +40,12 @@ class Reader(Protocol):
     def poll(self, timeout_ms: int) -> list[Record]:
         """New records, each partition in its order; empty when none came in time. Raises LogUnavailable."""
 
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The offset each partition goes on at: all records before it were given by `poll`. Raises LogUnavailable.
+
+        It can be beyond the last record: a transaction leaves offsets behind that hold no record.
+        """
+
     def close(self) -> None:
         """Let go of connections."""
 

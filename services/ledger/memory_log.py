@@ -109,5 +109,9 @@ class MemoryReader:
         """See Reader."""
         return self._log.read(self._offsets, timeout_ms)
 
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """See Reader."""
+        return dict(self._offsets)
+
     def close(self) -> None:
         """See Reader."""

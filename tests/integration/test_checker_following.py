@@ -31,8 +31,8 @@ class Parts:
         self.store = status.open_index(folder)
         status.forget(self.store)
         handler = IndexHandler(self.store, teller.keys)
-        self.watch = Watch(log, self.store, handler, clocks, M_MS)
         self.follower = Follower(log, status.FOLLOWED, handler, "test")
+        self.watch = Watch(log, self.store, handler, self.follower.next_offsets, clocks, M_MS)
         uses = Uses(log, Numbering("test", wall_clock_ms, lambda bits: 0))
         self.checker = Checker(IndexReader(self.store, clocks, M_MS), uses)
 

@@ -190,6 +190,9 @@ class FlakyReader:
         self._log._look()
         return self._reader.poll(timeout_ms)
 
+    def positions(self) -> Mapping[TopicPartition, int]:
+        return self._reader.positions()
+
     def close(self) -> None:
         self._reader.close()
 

@@ -19,7 +19,7 @@ from services.auth_checker.status import Clocks, IndexHandler
 from services.auth_checker.uses import Numbering, Uses
 from services.ledger.log import Log, Message
 from services.ledger.memory_log import MemoryLog
-from services.ledger.records import Batch, Place, Record
+from services.ledger.records import Batch, Place, Record, TopicPartition
 from services.ledger.seal import LedgerKeys, new_keys
 
 NOW_MS = 1_795_428_000_000
@@ -103,7 +103,8 @@ class Index:
         self.teller = Teller(self.log)
         self.store = status.open_index(folder)
         self.handler = IndexHandler(self.store, self.teller.keys)
-        self.watch = status.Watch(self.log, self.store, self.handler, self.clock.clocks(), 2000)
+        self.reached: dict[TopicPartition, int] = {}
+        self.watch = status.Watch(self.log, self.store, self.handler, lambda: self.reached, self.clock.clocks(), 2000)
 
     def tell(self, org: str, *told: events.LedgerEvent, time_ms: int = NOW_MS) -> None:
         """Append, fold and vouch for it."""
@@ -122,6 +123,7 @@ class Index:
         records = tuple(self.log.reader(starts).poll(0))
         if records:
             self.handler.apply(Batch(records, {record.at: Place(record.offset + 1, b"") for record in records}))
+        self.reached = {**starts, **{record.at: record.offset + 1 for record in records}}
 
     def read(self, topic: str) -> list[Record]:
         """All records of a topic."""
