@@ -239,7 +239,7 @@ def test_a_users_page_shows_details_and_current_keys(system: System) -> None:
 def test_the_history_of_a_key_is_complete(system: System) -> None:
     key = create_key(system)
     system.validates_as(key["key"], "VALID")
-    path = f"/v1/orgs/demo/keys/{key['key_id']}/history"
+    path = f"/v1/orgs/demo/keys/{key['key_id']}/history?min_revision={key['revision']}"
 
     def history() -> list[tuple[str, str | None]]:
         items = system.call("read", "GET", path, token=system.token("admin")).json["items"]
