@@ -146,6 +146,7 @@ def _consumer(bootstrap: str, name: str) -> Any:
         fetch_max_wait_ms=50,
         bootstrap_timeout_ms=_BOOTSTRAP_MS,
         reconnect_backoff_max_ms=1000,
+        metrics_enabled=False,  # Nobody reads them, and they cost a tenth of its time.
     )
 
 

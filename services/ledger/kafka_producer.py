@@ -91,6 +91,7 @@ class SupervisedProducer:
                 max_block_ms=3_000,
                 bootstrap_timeout_ms=_BOOTSTRAP_MS,
                 reconnect_backoff_max_ms=1000,
+                metrics_enabled=False,  # Nobody reads them, and they cost a tenth of its time.
             )
         except LogUnavailable:
             self._failed_at = time.monotonic()
