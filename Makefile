@@ -21,8 +21,10 @@ lint: .venv/installed ## ruff, mypy and the rules of the house
 	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
 
 prove-%: .venv/installed ## the full form of the heavy test test_NAME.py; what it printed is kept in docs/measured/NAME.txt
-	@{ echo "commit $$(git rev-parse --short HEAD), $$(date -u +%F), $$(nproc) cores, $$(uname -sr), $$($(BIN)/python --version)"; \
-	   KEYLEDGER_FULL=1 $(BIN)/python -m pytest -s -q tests/*/test_$*.py; } 2>&1 | tee docs/measured/$*.txt
+	@mkdir -p var
+	@{ echo "commit $$(git describe --always --dirty), $$(date -u +%F), $$(nproc) cores, $$(uname -sr), $$($(BIN)/python --version)"; \
+	   KEYLEDGER_FULL=1 $(BIN)/python -m pytest -s -q tests/*/test_$*.py; } 2>&1 | tee var/prove-$*.txt
+	@mv var/prove-$*.txt docs/measured/$*.txt
 
 bench: .venv/installed ## what Keyledger does per second here, beside others
 	$(BIN)/python -m benchmarks

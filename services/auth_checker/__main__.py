@@ -23,8 +23,8 @@ from services.auth_checker.status import IndexHandler, Watch
 from services.auth_checker.worker import THREADS, load_app, log_json
 from services.ledger.follow import Follower
 from services.ledger.kafka_log import KafkaLog
-from services.ledger.log import Log, LogUnavailable
-from services.ledger.preflight import PreflightFailed, prepare
+from services.ledger.log import Log
+from services.ledger.preflight import PreflightFailed, prepare_patiently
 from services.ledger.seal import BadKeyFile, LedgerKeys, load_or_make
 
 _log = structlog.get_logger("keyledger.auth_checker")
@@ -58,7 +58,7 @@ def main() -> int:
         config.state_dir.mkdir(parents=True, exist_ok=True)
         _refuse_taken_port(config)
         _check_topics(config)
-    except (BadConfig, BadKeyFile, PreflightFailed, LogUnavailable, OSError) as error:
+    except (BadConfig, BadKeyFile, PreflightFailed, OSError) as error:
         _log.critical("cannot_start", why=str(error))
         return 2
     metrics.forget(config.state_dir / "figures")
@@ -91,10 +91,7 @@ def _check_topics(config: Config) -> None:
     """The preflight, with the topic ids of the last start: a topic that was made again is not the one that was folded."""
     file = config.state_dir / "topic-ids.json"
     known = msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else {}
-    try:
-        ids = prepare(config.kafka, known_ids=known)
-    except LogUnavailable as error:
-        raise LogUnavailable(f"Kafka does not answer at {config.kafka}: {error}") from error
+    ids = prepare_patiently(config.kafka, known_ids=known)
     draft = file.with_suffix(".draft")
     draft.write_bytes(msgspec.json.encode(ids))
     draft.replace(file)

@@ -27,24 +27,27 @@ from services.ledger.append import Appender
 from services.ledger.follow import Follower
 from services.ledger.kafka_log import KafkaLog
 from services.ledger.lmdb_chain import CHAIN_TABLES, LmdbHandler
-from services.ledger.preflight import PreflightFailed, prepare_patiently
 from services.ledger.records import TopicPartition
 from services.ledger.seal import load_or_make
-from services.ledger.store import Store, known_topic_ids, remember_topic_ids
+from services.ledger.store import Store
 
 
 def load_app(config: Config) -> Any:
     """Make the app, and start following the log."""
-    _log_json()
+    log_json()
     Thread(target=_end_with_parent, daemon=True).start()
-    store = Store(config.state_dir / "ledger", (*CHAIN_TABLES, *TABLES))
-    _check_topics(config, store)
+    store = open_store(config)
     log = KafkaLog(config.bootstrap, "command-api")
     parts, follower = build(config, store, log)
     follower.start()
     Thread(target=log.warm_patiently, daemon=True).start()
     Finalize(None, partial(_stop, follower, log, store), exitpriority=10)
     return create_app(parts)
+
+
+def open_store(config: Config) -> Store:
+    """The store of this command API; one process at a time opens it."""
+    return Store(config.state_dir / "ledger", (*CHAIN_TABLES, *TABLES))
 
 
 def build(config: Config, store: Store, log: KafkaLog) -> tuple[Parts, Follower]:
@@ -70,14 +73,6 @@ def build(config: Config, store: Store, log: KafkaLog) -> tuple[Parts, Follower]
         not_ready=partial(_not_ready, follower, config.max_staleness_ms / 1000),
     )
     return parts, follower
-
-
-def _check_topics(config: Config, store: Store) -> None:
-    try:
-        remember_topic_ids(store, prepare_patiently(config.bootstrap, known_ids=known_topic_ids(store)))
-    except PreflightFailed as error:
-        print(f"command API: {error}", file=sys.stderr, flush=True)  # noqa: T201 -- one sentence for who started it
-        os._exit(2)
 
 
 def _count(records: Counter, counts: dict[str, int]) -> None:
@@ -121,7 +116,8 @@ def _end_with_parent() -> None:
         os._exit(1)  # Nobody would restart an orphan, and it would hold the port.
 
 
-def _log_json() -> None:
+def log_json() -> None:
+    """What is logged is one JSON line on standard error."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

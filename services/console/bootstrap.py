@@ -79,6 +79,9 @@ class Bootstrap:
             except (NotYet, Problem, psycopg.Error, PoolTimeout) as error:
                 report.reason = f"first start: {_first_line(error)}"
                 _log.info("not ready yet", why=report.reason)
+            except Exception as error:  # noqa: BLE001 -- Nothing else would ever try again, and nobody would learn why.
+                report.reason = f"first start: {_first_line(error)}"
+                _log.exception("first start failed")
             else:
                 report.reason = None
                 _log.info("ready")

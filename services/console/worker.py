@@ -56,6 +56,8 @@ def build(config: Config, hasher: PasswordHasher, clock: Clock) -> tuple[Console
     # Opened without waiting: PostgreSQL may come later, and until then `/readyz` says so.
     pool = ConnectionPool(
         config.database_url,
+        # A host that vanished without a word is noticed in seconds, not when the kernel gives up.
+        kwargs={"tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
         min_size=1,
         max_size=THREADS,
         timeout=5.0,
@@ -94,6 +96,8 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
+
+    os.setpgrp()  # Ctrl-C goes to a whole group; told twice to stop, by it and by the parent, the server hangs.
 
     def watch() -> None:
         parent.join()

@@ -21,7 +21,7 @@ from services.embedded.supervisor import Supervisor
 from services.embedded.welcome import welcome
 
 _READY_S = 120.0
-_PEOPLE_S = 30.0
+_PEOPLE_S = 3.0  # The console is ready only once it wrote them; so this is for the file system.
 _HTTP = urllib3.PoolManager(timeout=urllib3.Timeout(2.0), retries=False)
 
 Command = Callable[[str], list[str]]

@@ -11,7 +11,14 @@ from psycopg_pool import ConnectionPool
 
 SCHEMA: Final = "read"
 _TABLES_LOCK: Final = 0x6B6C_7462
-_CONNECT_TIMEOUT_S: Final = 5
+_ALIVE: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    # A host that vanished without a word is noticed in seconds, not when the kernel gives up.
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 
 Writer = psycopg.Connection[tuple[Any, ...]]
 Pool = ConnectionPool[psycopg.Connection[DictRow]]
@@ -19,9 +26,7 @@ Pool = ConnectionPool[psycopg.Connection[DictRow]]
 
 def connect(url: str, application_name: str, schema: str = SCHEMA) -> Writer:
     """A session in autocommit; transactions are explicit, JSON columns are text. Raises psycopg.OperationalError."""
-    connection = psycopg.connect(
-        url, autocommit=True, application_name=application_name, connect_timeout=_CONNECT_TIMEOUT_S
-    )
+    connection = psycopg.connect(url, autocommit=True, application_name=application_name, **_ALIVE)
     try:
         connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
     except psycopg.Error:
@@ -53,7 +58,7 @@ def read_pool(url: str, size: int) -> Pool:
     return ConnectionPool(
         url,
         connection_class=psycopg.Connection[DictRow],
-        kwargs={"row_factory": dict_row, "application_name": "keyledger-read", "connect_timeout": _CONNECT_TIMEOUT_S},
+        kwargs={"row_factory": dict_row, "application_name": "keyledger-read", **_ALIVE},
         min_size=1,
         max_size=size,
         timeout=2.0,

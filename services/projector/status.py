@@ -23,6 +23,7 @@ from services.projector.database import Writer
 from services.projector.projector import Projector
 
 EVERY_S: Final = 1.0
+_MOST_BEHIND_S: Final = 15.0
 _SILENT_MS: Final = 5000
 _log = structlog.get_logger("keyledger.projector")
 
@@ -134,7 +135,10 @@ class StatusFile:
             return "the follower does not say how it is doing"
         if status.failure is not None:
             return status.failure
-        return None if status.caught_up else "catching up with the log"
+        if not status.caught_up or status.as_of_ms is None:
+            return "catching up with the log"
+        behind_s = (now_ms - status.as_of_ms) / 1000
+        return f"the tables last held the whole log {behind_s:.0f} s ago" if behind_s > _MOST_BEHIND_S else None
 
     def metrics(self, now_ms: int) -> bytes:
         """In Prometheus' text format."""

@@ -51,5 +51,6 @@ def log_json() -> None:
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
+        os.setpgrp()  # Ctrl-C goes to a whole group; told twice to stop, by it and by the parent, the server hangs.
         parent.join()
         os._exit(1)  # A killed parent must not leave an orphan on the port.

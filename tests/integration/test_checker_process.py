@@ -182,12 +182,3 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(tmp_path, kafka_bootstrap
         assert process.popen.wait(20) == 2
     last = json.loads(process.stderr.read_text().splitlines()[-1])
     assert f"port {process.port}" in last["why"]
-
-
-def test_kafka_that_does_not_answer_is_one_sentence_and_exit_code_2(tmp_path, free_port) -> None:
-    away = f"127.0.0.1:{free_port()}"
-    process = Process(tmp_path, free_port(), away)
-    assert process.popen.wait(30) == 2
-    last = json.loads(process.stderr.read_text().splitlines()[-1])
-    assert last["event"] == "cannot_start"
-    assert last["why"].startswith(f"Kafka does not answer at {away}")

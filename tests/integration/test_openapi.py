@@ -42,7 +42,7 @@ from tests.integration.console_parts import running_console
 from tests.integration.read_api import app_on as reads_on
 from tests.unit import checker_story
 
-CASES = int(os.environ.get("KEYLEDGER_SCHEMATHESIS_CASES", "2000"))
+CASES = int(os.environ.get("KEYLEDGER_SCHEMATHESIS_CASES", "10000" if os.environ.get("KEYLEDGER_FULL") else "2000"))
 
 
 def no_error_of_ours(_context: Any, response: Any, _case: Any) -> None:
