@@ -113,6 +113,8 @@ def _kafka_container(port: int) -> Iterator[str]:
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "auto.create.topics.enable": "false",
         "offsets.topic.replication.factor": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
     }
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
     for name, value in settings.items():
