@@ -3,7 +3,7 @@ SHELL = /bin/bash
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test lint bench venv
+.PHONY: help run test lint bench screenshots venv
 
 help: ## this list
 	@sed -n 's/^\([a-z%-]*\):.*## /  make \1\t/p' Makefile
@@ -28,6 +28,9 @@ prove-%: .venv/installed ## the full form of the heavy test test_NAME.py; what i
 
 bench: .venv/installed ## what Keyledger does per second here, beside others
 	$(BIN)/python -m benchmarks
+
+screenshots: .venv/installed ## each page of the console, light and dark, into var/screenshots/ (needs Chromium)
+	$(BIN)/python -m tests.browser.screenshots
 
 venv: .venv/installed ## the virtual environment, with exactly the pinned packages
 

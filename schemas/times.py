@@ -30,8 +30,13 @@ def to_text(time_ms: int) -> str:
     """Format milliseconds since 1970. Raises ValueError outside the years 2000-9999."""
     if not EARLIEST_MS <= time_ms <= LATEST_MS:
         raise ValueError(f"{time_ms} ms is outside the years 2000-9999")
-    moment = _EPOCH + timedelta(milliseconds=time_ms)
+    moment = to_datetime(time_ms)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+
+
+def to_datetime(time_ms: int) -> datetime:
+    """The moment, in UTC."""
+    return _EPOCH + timedelta(milliseconds=time_ms)
 
 
 def to_ms(text: str) -> int:

@@ -1,1 +1,1 @@
-"""The console shows: people, their passwords and signed tokens, and (later) the pages. Asks the others for the rest."""
+"""The console shows: people, their passwords and signed tokens, sessions and pages. Asks the others for the rest."""

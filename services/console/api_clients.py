@@ -1,8 +1,9 @@
-"""Clients of the command API and the auth checker. What they refuse is passed on as the problem it is."""
+"""Clients of the command API, the read API and the auth checker. What they refuse is passed on as the problem it is."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 import urllib3
@@ -25,16 +26,26 @@ class Api:
         self, method: str, path: str, token: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """The answer's document. Raises Problem: a 4xx is a refusal, 503 means that the outcome is not known."""
-        sent = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **(headers or {})}
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return self._request(method, path, token, canonical(dict(body)), sent)[0]
+
+    def get(self, path: str, token: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """The answer's document and headers. Raises Problem."""
+        return self._request("GET", path, token, None, {})
+
+    def _request(
+        self, method: str, path: str, token: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        sent = {"Authorization": f"Bearer {token}", **headers}
         try:
             answer = self._pool.request(
-                method, self._url + path, body=canonical(dict(body)), headers=sent, timeout=_TIMEOUT, retries=False
+                method, self._url + path, body=body, headers=sent, timeout=_TIMEOUT, retries=False
             )
         except urllib3.exceptions.HTTPError as error:
             raise self._away(type(error).__name__) from error
         document = _object(answer.data)
         if 200 <= answer.status < 300 and document is not None:
-            return document
+            return document, answer.headers
         if 400 <= answer.status < 500 or answer.status == 503:
             raise self._passed_on(answer.status, document or {}, answer.headers)
         raise self._away(f"HTTP {answer.status}")
@@ -66,6 +77,10 @@ class CommandApi:
         self._api = api
         self.is_ready = api.is_ready
 
+    def send(self, method: str, path: tuple[str, ...], token: str, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """Any command by its path below `/v1`; `key` is its Idempotency-Key. Gives the answer. Raises Problem."""
+        return self._api.call(method, path_of(path), token, body, {"Idempotency-Key": key})
+
     def register_org(self, token: str, org_id: str, name: str, key: str) -> None:
         """`POST /v1/orgs`."""
         self._api.call("POST", "/v1/orgs", token, {"org_id": org_id, "name": name}, {"Idempotency-Key": key})
@@ -84,6 +99,38 @@ class CommandApi:
     def erase_user(self, token: str, org_id: str, user_id: str) -> dict[str, Any]:
         """`DELETE /v1/orgs/{org}/users/{user}`; gives its answer."""
         return self._api.call("DELETE", f"/v1/orgs/{quote(org_id, safe='')}/users/{quote(user_id, safe='')}", token, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the read API answered. `lag_ms` is how far its tables are behind the log, None where it cannot tell."""
+
+    document: dict[str, Any]
+    lag_ms: int | None
+    halted: str | None
+
+
+class ReadApi:
+    """The lists and histories that pages show, each with the token of whoever looks."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def get(self, path: tuple[str, ...], token: str, query: Mapping[str, Any]) -> Read:
+        """A read by its path below `/v1`; parameters that are None are left out. Raises Problem."""
+        given = {name: _parameter(value) for name, value in query.items() if value is not None}
+        document, headers = self._api.get(path_of(path) + ("?" + urlencode(given) if given else ""), token)
+        lag = headers.get("Keyledger-Lag-Ms", "")
+        return Read(document, int(lag) if lag.isdigit() else None, headers.get("Keyledger-Halted"))
+
+
+def path_of(parts: tuple[str, ...]) -> str:
+    """`("orgs", "a/b")` is `/v1/orgs/a%2Fb`."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _parameter(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Checker:

@@ -7,20 +7,28 @@ from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
-from services.console.routes import Console, routes
+from services.console.caller import not_found
+from services.console.pages import account, rendering, sign_in, statics
+from services.console.pages.blueprint import pages
+from services.console.parts import Console
+from services.console.routes import routes
 
 _log = structlog.get_logger()
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+_JSON = ("/v1/", "/.well-known/")
+_VIEWS = (account, sign_in, statics)  # Each adds its views to the blueprint when it is imported.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 def create_app(console: Console) -> Flask:
     """A WSGI app around these collaborators."""
     app = Flask("keyledger-console", static_folder=None)
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.url_map.merge_slashes = False  # `//` in a path is an id of the wrong shape, a 404, and no redirection.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["console"] = console
     app.register_blueprint(routes)
+    app.register_blueprint(pages)
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(psycopg.OperationalError, _database_away)
@@ -50,6 +58,8 @@ def _problem(problem: Problem) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
+    if status == 404 and not request.path.startswith(_JSON) and request.accept_mimetypes.accept_html:
+        return rendering.finish(rendering.not_done(not_found()))
     problem = Problem(status, _CODES.get(status, "http_error"), error.description or error.name)
     problem.headers.update({name: value for name, value in error.get_headers() if name == "Allow"})
     return _problem(problem)

@@ -115,6 +115,19 @@ class TemporaryPassword(Schema):
     temporary_password = fields.Text(required=True)
 
 
+class OrgSignInRequest(Schema):
+    """`sso_only`: passwords of this organisation are refused, its API keys go on working."""
+
+    sso_only = fields.Flag(required=True)
+
+
+class OrgSignInAnswer(OrgSignInRequest):
+    """`sso_configured`: this console knows a provider of single sign-on."""
+
+    org_id = fields.Text(required=True)
+    sso_configured = fields.Flag(required=True)
+
+
 class Jwks(Schema):
     """RFC 7517."""
 
@@ -126,6 +139,7 @@ class Nothing(Schema):
 
 
 _USERS: Final = "/v1/orgs/{org}/users"
+_SIGN_IN: Final = "/v1/orgs/{org}/sign-in"
 _REFUSALS: Final = (400, 401, 403, 404, 413, 415, 503)
 OPERATIONS: Final = (
     Operation(
@@ -148,6 +162,15 @@ OPERATIONS: Final = (
         {200: TemporaryPassword},
         _REFUSALS,
         body=Nothing,
+    ),
+    Operation("GET", _SIGN_IN, "How people sign in", {200: OrgSignInAnswer}, (401, 403, 404, 503)),
+    Operation(
+        "PUT",
+        _SIGN_IN,
+        "Refuse or take passwords of this organisation",
+        {200: OrgSignInAnswer},
+        (*_REFUSALS, 409),
+        body=OrgSignInRequest,
     ),
     Operation("PATCH", "/v1/me", "Change my name", {200: MeAnswer}, _REFUSALS, body=NameRequest),
     Operation(

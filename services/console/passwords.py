@@ -1,16 +1,23 @@
 """Passwords: Argon2id, and texts for people who have none yet. Key secrets have nothing to do with this."""
 
+import re
 import secrets
 import unicodedata
-from threading import BoundedSemaphore
+from collections.abc import Sequence
+from threading import BoundedSemaphore, Lock
 from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from zxcvbn import zxcvbn
 
 SHORTEST: Final = 10
 LONGEST: Final = 256
 _AT_ONCE: Final = 4
+_JUDGED: Final = 32  # Enough to be strong; judging takes up to 0.7 s for these, and seconds for twice as many.
+_STRONG: Final = 3  # Of zxcvbn's scores 0 to 4: "safely unguessable", with a slow hash.
+_WORDS: Final = re.compile(r"\w{3,}")
+_judging = Lock()  # What zxcvbn is told about a person it keeps in a global while it judges.
 
 
 class Passwords:
@@ -38,6 +45,21 @@ class Passwords:
     def is_outdated(self, stored: str) -> bool:
         """Whether this hash was made with other parameters than today's."""
         return self._hasher.check_needs_rehash(stored)
+
+
+def weakness(password: str, about: Sequence[str]) -> str | None:
+    """Why this password is easy to guess, in a sentence or two for people; None when it is not.
+
+    `about` is what others know of its owner, such as name and e-mail address.
+    """
+    words = [word for text in about for word in (text, *text.split("@"), *_WORDS.findall(text))]
+    with _judging:
+        judged = zxcvbn(password[:_JUDGED], words)
+    if judged["score"] >= _STRONG:
+        return None
+    feedback = judged["feedback"]
+    said = [feedback["warning"], *feedback["suggestions"][:1]]
+    return " ".join(text for text in said if text) or "It is easy to guess. Add another word or two."
 
 
 def temporary() -> str:

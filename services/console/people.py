@@ -106,8 +106,8 @@ class People:
         """Change the displayed name."""
         self._run("UPDATE console.people SET name = %s WHERE org_id = %s AND user_id = %s", [name, org_id, user_id])
 
-    def set_password(self, org_id: str, user_id: str, password_hash: str, *, must_change: bool) -> None:
-        """Store a new password hash, and whether it is only good for changing it."""
+    def set_password(self, org_id: str, user_id: str, password_hash: str | None, *, must_change: bool) -> None:
+        """Store a new password hash, and whether it is only good for changing it; None for no password at all."""
         self._run(
             "UPDATE console.people SET password_hash = %s, must_change_password = %s WHERE org_id = %s AND user_id = %s",
             [password_hash, must_change, org_id, user_id],

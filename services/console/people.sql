@@ -35,3 +35,24 @@ CREATE TABLE IF NOT EXISTS console.installation (
     secret       text NOT NULL,
     bootstrapped boolean NOT NULL DEFAULT false
 );
+
+-- How the people of an organisation sign in; one that is absent here takes passwords.
+CREATE TABLE IF NOT EXISTS console.org_sign_in (
+    org_id   text PRIMARY KEY,
+    sso_only boolean NOT NULL
+);
+
+-- Browsers that are signed in. Dropping a row signs its browser out. Times are ms since 1970.
+CREATE TABLE IF NOT EXISTS console.sessions (
+    cookie_hash    bytea PRIMARY KEY,        -- SHA-256 of the cookie, so that a copy of this table opens nothing.
+    org_id         text NOT NULL,
+    user_id        text NOT NULL,
+    revision       bigint NOT NULL,          -- Of the org's ledger at sign-in; the tokens made for this browser carry it.
+    acted_org      text,                     -- What this browser did last, so that its next page waits for it.
+    acted_revision bigint,
+    notice         text,                     -- One sentence for the next page.
+    created_ms     bigint NOT NULL,
+    seen_ms        bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sessions_user ON console.sessions (org_id, user_id);
+CREATE INDEX IF NOT EXISTS sessions_old ON console.sessions (seen_ms);

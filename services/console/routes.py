@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import psycopg
@@ -12,37 +11,17 @@ from psycopg_pool import PoolTimeout
 
 from schemas import fields, openapi
 from schemas.codec import canonical
-from schemas.problems import Problem, load, malformed, read_json
+from schemas.problems import Problem, load, read_json
 from schemas.times import to_text
 from schemas.validation import KEYS_WRITE, Code
-from services.console import bodies, passwords
-from services.console.adding import Adding
-from services.console.api_clients import Checker
-from services.console.bootstrap import Readiness
-from services.console.caller import Caller, must_administer, must_be_person, must_have_scope, not_found
-from services.console.metrics import Metrics
-from services.console.passwords import Passwords
-from services.console.people import NewPerson, People, Person, Pool
-from services.console.sign_in import SignIn
-from services.console.signing_keys import SigningKeys
+from services.console import bodies
+from services.console.caller import Caller, must_administer, must_have_scope, not_found
+from services.console.members import person_of
+from services.console.parts import Console
+from services.console.people import Person
 
 routes = Blueprint("console", __name__)
 _ID = re.compile(fields.ID)
-
-
-@dataclass(frozen=True, slots=True)
-class Console:
-    """All that the views use, made in `worker`."""
-
-    pool: Pool
-    people: People
-    passwords: Passwords
-    adding: Adding
-    sign_in: SignIn
-    keys: SigningKeys
-    checker: Checker
-    readiness: Readiness
-    metrics: Metrics
 
 
 @routes.post("/v1/sessions")
@@ -67,14 +46,7 @@ def sign_in() -> Response:
 def add_user(org: str) -> Response:
     """Add a person or service account."""
     caller = _administrator(org)
-    must_have_scope(caller, KEYS_WRITE)
-    body = _body(bodies.UserRequest())
-    password, given = body.pop("password"), None
-    if body["kind"] == "person" and password is None:
-        password = given = passwords.temporary()
-    hashed = _console().passwords.hash(password) if password else None
-    new = NewPerson(org_id=org, password_hash=hashed, must_change_password=given is not None, **body)
-    person = _console().adding.add(new, caller.token)
+    person, given = _console().members.add(caller, org, _body(bodies.UserRequest()))
     answer = _shown(person) | {"role": person.role, "revision": person.added_revision}
     if given is not None:
         answer["temporary_password"] = given
@@ -85,29 +57,39 @@ def add_user(org: str) -> Response:
 def erase_user(org: str, user: str) -> Response:
     """Erase a user: the personal data here, then the rights in the ledger."""
     caller = _administrator(org)
-    must_have_scope(caller, KEYS_WRITE)
     _body(bodies.Nothing())
-    answer = _console().adding.erase(org, _id(user), caller.token)
+    answer = _console().members.erase(caller, org, _id(user))
     return _answer(200, answer, {"Keyledger-Revision": f"{org}:{answer.get('revision')}"})
 
 
 @routes.post("/v1/orgs/<org>/users/<user>/password-reset")
 def reset_password(org: str, user: str) -> Response:
     """Give a person a temporary password, to be changed at the next sign-in."""
-    must_be_person(_administrator(org))
+    caller = _administrator(org)
     _body(bodies.Nothing())
-    person = _console().people.get(org, _id(user))
-    if person is None or person.kind != "person":
-        raise not_found()
-    given = passwords.temporary()
-    _console().people.set_password(org, user, _console().passwords.hash(given), must_change=True)
+    given = _console().members.reset_password(caller, org, _id(user))
     return _answer(200, {"user_id": user, "temporary_password": given})
+
+
+@routes.get("/v1/orgs/<org>/sign-in")
+def org_sign_in(org: str) -> Response:
+    """How the people of an organisation sign in."""
+    must_have_scope(_administrator(org), KEYS_WRITE)
+    return _sign_in_of(org)
+
+
+@routes.put("/v1/orgs/<org>/sign-in")
+def set_org_sign_in(org: str) -> Response:
+    """Refuse the passwords of an organisation, or take them again."""
+    caller = _administrator(org)
+    _console().members.require_sso(caller, org, _body(bodies.OrgSignInRequest())["sso_only"])
+    return _sign_in_of(org)
 
 
 @routes.patch("/v1/me")
 def rename_me() -> Response:
     """Change my name."""
-    me = _me(_caller())
+    me = person_of(_console().people, _caller())
     body = _body(bodies.NameRequest())
     _console().people.rename(me.org_id, me.user_id, body["name"])
     return _answer(200, _shown(me) | {"name": body["name"]})
@@ -116,12 +98,9 @@ def rename_me() -> Response:
 @routes.post("/v1/me/password")
 def change_password() -> Response:
     """Change my password."""
-    me = _me(_caller(with_temporary_password=True))
+    me = person_of(_console().people, _caller(with_temporary_password=True))
     body = _body(bodies.PasswordRequest())
-    _console().sign_in.check_password(me, body["old"], _address())
-    if body["new"] == body["old"]:
-        raise malformed("the new password is the old one", ("/new", "must differ from the old password"))
-    _console().people.set_password(me.org_id, me.user_id, _console().passwords.hash(body["new"]), must_change=False)
+    _console().members.change_password(me, body["old"], body["new"], _address())
     return _answer(200, {"user_id": me.user_id, "must_change_password": False})
 
 
@@ -187,14 +166,6 @@ def _administrator(org: str) -> Caller:
     return caller
 
 
-def _me(caller: Caller) -> Person:
-    must_be_person(caller)
-    person = _console().people.get(caller.org_id, caller.user_id)
-    if person is None:
-        raise not_found()
-    return person
-
-
 def _not_valid(code: Code) -> Problem:
     if code is Code.IP_NOT_ALLOWED:
         return Problem(403, "ip_not_allowed", "the API key is not allowed from this address")
@@ -229,3 +200,8 @@ def _shown(person: Person) -> dict[str, Any]:
 
 def _answer(status: int, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     return Response(canonical(dict(document)), status, headers, content_type="application/json")
+
+
+def _sign_in_of(org: str) -> Response:
+    sso = _console().sso
+    return _answer(200, {"org_id": org, "sso_only": sso.is_required(org), "sso_configured": sso.configured})

@@ -19,16 +19,20 @@ from psycopg_pool import ConnectionPool
 
 from schemas.times import Clock, wall_clock_ms
 from services.console.adding import Adding
-from services.console.api_clients import Api, Checker, CommandApi
+from services.console.api_clients import Api, Checker, CommandApi, ReadApi
 from services.console.app import create_app
 from services.console.bootstrap import Bootstrap, Readiness, Result
 from services.console.config import Config
+from services.console.members import Members
 from services.console.metrics import Metrics
+from services.console.oidc import Oidc
+from services.console.parts import Console
 from services.console.passwords import Passwords
 from services.console.people import People
-from services.console.routes import Console
+from services.console.sessions import Sessions
 from services.console.sign_in import SignIn
 from services.console.signing_keys import open_signing_keys
+from services.console.sso import SingleSignOn
 from services.console.throttle import Throttle
 
 THREADS: Final = 16
@@ -68,13 +72,33 @@ def build(config: Config, hasher: PasswordHasher, clock: Clock) -> tuple[Console
     command_api = CommandApi(Api("command API", config.command_url, http))
     checker = Checker(Api("auth checker", config.checker_url, http), config.checker_token)
     people, passwords, keys = People(pool, clock), Passwords(hasher), open_signing_keys(config.state_dir)
-    sign_in = SignIn(people, passwords, Throttle(pool, clock), checker, keys, clock)
+    sessions = Sessions(pool, clock)
+    sso = SingleSignOn(pool, configured=config.oidc is not None)
+    sign_in = SignIn(people, passwords, Throttle(pool, clock), checker, keys, clock, sso)
     adding = Adding(people, command_api, lambda: str(uuid.uuid4()))
     result = Result(config.first_start, config.urls)
     bootstrap = Bootstrap(
         pool, people, passwords, adding, sign_in, keys, command_api, checker, clock, result, config.demo
     )
-    return Console(pool, people, passwords, adding, sign_in, keys, checker, Readiness(), Metrics()), bootstrap
+    console = Console(
+        pool=pool,
+        people=people,
+        passwords=passwords,
+        members=Members(people, passwords, adding, sign_in, sso, sessions),
+        sessions=sessions,
+        sign_in=sign_in,
+        keys=keys,
+        command_api=command_api,
+        read_api=ReadApi(Api("read API", config.read_url, http)),
+        checker=checker,
+        readiness=Readiness(),
+        metrics=Metrics(),
+        sso=sso,
+        oidc=Oidc(config.oidc, config.public_url + "/sign-in/sso/callback", clock) if config.oidc else None,
+        sso_name=config.oidc.name if config.oidc else "",
+        is_https=config.public_url.startswith("https://"),
+    )
+    return console, bootstrap
 
 
 def log_json() -> None:

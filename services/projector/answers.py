@@ -32,7 +32,7 @@ class Org(Schema):
     keys_enabled = fields.Boolean(required=True)
     revision, registered_at = _number(), _text(allow_none=True)
     halted = fields.Nested(Halted, required=True, allow_none=True)
-    active_keys, users, never_used = fields.Integer(), fields.Integer(), fields.Integer()
+    active_keys, key_owners, users, never_used = (fields.Integer() for _ in range(4))
     last_activity_at = fields.String(allow_none=True)
 
 
@@ -73,6 +73,21 @@ class HistoryEntry(Schema):
     void = fields.Boolean(required=True)
 
 
+class UseCount(Schema):
+    """How often a key was used in the hour or UTC day that begins at `start`, with one outcome."""
+
+    start, outcome, count = _text(), _text(), _number()
+
+
+class _UsagePeriod(Schema):
+    items = fields.List(fields.Nested(UseCount), required=True)
+    to, step = _text(), _text()
+
+
+# `from` is a word of Python's own.
+Usage: Final = _UsagePeriod.from_dict({"from": _text()}, name="Usage")
+
+
 class Me(Schema):
     """Who is calling; `key_id` and `scopes` where an API key is the credential."""
 
@@ -102,20 +117,24 @@ OPERATIONS: Final = (
     _read(_ORG + "/keys", "The keys of an organisation, newest first", _KEYS, parameters.KEYS),
     _read(_ORG + "/keys/{key}", "A key", Key, _ONE),
     _read(_ORG + "/keys/{key}/history", "What happened to a key, oldest first", _HISTORY, parameters.HISTORY),
-    _read(_ORG + "/users", "The users of an organisation, newest first", _list_of("Users", User), parameters.PAGE),
+    _read(_ORG + "/keys/{key}/usage", "How often a key was used, oldest first", Usage, parameters.USAGE),
+    _read(_ORG + "/users", "The users of an organisation", _list_of("Users", User), parameters.USERS),
     _read(_ORG + "/users/{user}", "A user", User, _ONE),
     _read(_ORG + "/users/{user}/keys", "The keys of a user, newest first", _KEYS, parameters.KEYS),
     _read(_ORG + "/history", "What happened in an organisation, oldest first", _HISTORY, parameters.HISTORY),
-    _read("/v1/me", "Who is calling", Me, _ONE),
+    _read("/v1/me", "Who is calling", Me, parameters.ME),
 )
+# Once: to make a schema takes longer than to read its row.
+_USER_FIELDS: Final = tuple(User().fields)
+_KEY_FIELDS: Final = tuple(Key().fields)
 _ORG_FIELDS: Final = ("org_id", "name", "keys_enabled", "revision")
-_ORG_COUNTS: Final = ("active_keys", "users", "never_used", "last_activity_at")
+_ORG_COUNTS: Final = ("active_keys", "key_owners", "users", "never_used", "last_activity_at")
 
 
-def org(row: DictRow, with_counts: bool = True) -> dict[str, Any]:
-    """An Org."""
+def org(row: DictRow) -> dict[str, Any]:
+    """An Org, with the counts that are in the row."""
     halt = {"why": row["halt_why"], "detail": row["halt_detail"], "offsets": row["halt_offsets"]}
-    counts = {name: row[name] for name in _ORG_COUNTS} if with_counts else {}
+    counts = {name: row[name] for name in _ORG_COUNTS if name in row}
     registered_at = row["registered_at"] or None
     halted = halt if row["halt_why"] is not None else None
     return {name: row[name] for name in _ORG_FIELDS} | {"registered_at": registered_at, "halted": halted} | counts
@@ -123,12 +142,12 @@ def org(row: DictRow, with_counts: bool = True) -> dict[str, Any]:
 
 def user(row: DictRow) -> dict[str, Any]:
     """A User."""
-    return {name: row[name] for name in User().fields}
+    return {name: row[name] for name in _USER_FIELDS}
 
 
 def key(row: DictRow) -> dict[str, Any]:
     """A Key."""
-    return {name: row[name] for name in Key().fields}
+    return {name: row[name] for name in _KEY_FIELDS}
 
 
 def listed(page: tuple[list[DictRow], str | None], one: Callable[[DictRow], dict[str, Any]]) -> dict[str, Any]:

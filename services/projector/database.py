@@ -72,6 +72,8 @@ def read_pool(url: str, size: int) -> Pool:
 def _reads_one_state(connection: psycopg.Connection[DictRow]) -> None:
     connection.autocommit = True
     connection.execute(f"SET search_path TO {SCHEMA}")
+    # One organisation has ten keys, another ten thousand: a plan that is good for one is none for the other.
+    connection.execute("SET plan_cache_mode TO force_custom_plan")
     connection.autocommit = False
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     connection.read_only = True

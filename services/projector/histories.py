@@ -29,7 +29,7 @@ _KEY_HISTORY: Final = """
         SELECT
             first_at, 1, hour || ':' || outcome || ':' || ip || ':' || user_id,
             NULL, NULL, NULL, outcome, count, last_at, hour, ip
-        FROM key_usage_hours WHERE org_id = %(org)s AND key_id = %(key)s
+        FROM key_usage_hours WHERE org_id = %(org)s AND key_id = %(key)s AND %(uses)s
     ) AS entry
     WHERE (time, rank, tie) > (%(after_time)s, %(after_rank)s, %(after_tie)s)
     ORDER BY time, rank, tie LIMIT %(most)s
@@ -50,10 +50,13 @@ def of_org(connection: Connection[DictRow], org: str, query: Parameters) -> Entr
 
 
 def of_key(connection: Connection[DictRow], org: str, key_id: str, query: Parameters) -> Entries:
-    """The events of a key, merged by time with its uses by hour, outcome and address. Raises Problem 400."""
+    """The events of a key, merged by time with its uses by hour, outcome and address unless those are excluded.
+
+    Raises Problem 400 for a bad cursor.
+    """
     after = from_cursor(query.cursor, _KEY_SHAPES) or ["", -1, ""]
     values = {"org": org, "key": key_id, "outcomes": _outcomes(query), "most": query.limit + 1}
-    values |= {"after_time": after[0], "after_rank": after[1], "after_tie": after[2]}
+    values |= {"uses": query.uses, "after_time": after[0], "after_rank": after[1], "after_tie": after[2]}
     rows = connection.execute(_KEY_HISTORY, values).fetchall()
     entries = [_event(row) if row["rank"] == 0 else _uses(row) for row in rows[: query.limit]]
     last = rows[query.limit - 1] if len(rows) > query.limit else None

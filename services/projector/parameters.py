@@ -14,6 +14,10 @@ from schemas.fields import ID, PLAIN_TEXT
 from schemas.problems import Problem, malformed
 
 STATES: Final = ("active", "expired", "revoked", "all")
+SORTS: Final = ("newest", "name", "active_keys", "last_activity")
+KINDS: Final = ("person", "service_account")
+STATUSES: Final = ("active", "disabled", "erased", "all")
+STEPS: Final = ("hour", "day")
 _MOST: Final = 200
 _TIME: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
 DOCUMENTED: Final[dict[str, dict[str, Any]]] = {
@@ -27,11 +31,25 @@ DOCUMENTED: Final[dict[str, dict[str, Any]]] = {
     "unused_since": _TIME,
     "never_used": {"type": "string", "enum": ["true", "false"]},
     "expires_before": _TIME,
+    "search": {"type": "string", "minLength": 1, "maxLength": 100},
+    "sort": {"type": "string", "enum": list(SORTS), "default": "newest"},
+    "kind": {"type": "string", "enum": list(KINDS)},
+    "status": {"type": "string", "enum": list(STATUSES), "default": "all"},
+    "uses": {"type": "string", "enum": ["exclude"]},
+    "counts": {"type": "string", "enum": ["exclude"]},
+    "from": _TIME,
+    "to": _TIME,
+    "step": {"type": "string", "enum": list(STEPS), "default": "day"},
 }
 """Each parameter with its JSON schema."""
 PAGE: Final = ("limit", "cursor", "min_revision")
-HISTORY: Final = (*PAGE, "void")
-KEYS: Final = (*PAGE, "state", "owner", "name", "unused_since", "never_used", "expires_before")
+HISTORY: Final = (*PAGE, "void", "uses")
+USERS: Final = (*PAGE, "search", "sort", "kind", "status")
+KEYS: Final = (*PAGE, "state", "owner", "name", "unused_since", "never_used", "expires_before", "search")
+USAGE: Final = ("from", "to", "step", "min_revision")
+ME: Final = ("min_revision", "counts")
+# `from` is a word of Python's own.
+_FIELDS: Final = {"from": "start", "to": "end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +66,15 @@ class Parameters:
     unused_since: str | None = None
     never_used: bool | None = None
     expires_before: str | None = None
+    search: str | None = None
+    sort: str = "newest"
+    kind: str | None = None
+    status: str = "all"
+    uses: bool = True
+    counts: bool = True
+    start: str | None = None
+    end: str | None = None
+    step: str = "day"
 
 
 def parse(given: Mapping[str, Sequence[str]], allowed: Collection[str]) -> Parameters:
@@ -60,7 +87,7 @@ def parse(given: Mapping[str, Sequence[str]], allowed: Collection[str]) -> Param
                 raise ValueError("is not a parameter of this call")
             if len(values) != 1:
                 raise ValueError("is given more than once")
-            read[name] = _READERS[name](values[0])
+            read[_FIELDS.get(name, name)] = _READERS[name](values[0])
         except ValueError as error:
             errors.append((f"/{name[:64]}", str(error)))
     if errors:
@@ -132,6 +159,7 @@ def _time(text: str) -> str:
     return times.to_text(times.parse_any_offset(text))
 
 
+_plain: Final = _shaped(f"{PLAIN_TEXT[:-1]}{{1,100}}", "must be 1-100 plain characters")
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "limit": _limit,
     "cursor": _shaped("[A-Za-z0-9_-]{1,1000}", "is not a `next_cursor` of this list"),
@@ -139,8 +167,17 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "void": lambda text: _one_of("include")(text) == "include",
     "state": _one_of(*STATES),
     "owner": _shaped(ID, "is not the id of a user"),
-    "name": _shaped(f"{PLAIN_TEXT[:-1]}{{1,100}}", "must be 1-100 plain characters"),
+    "name": _plain,
     "unused_since": _time,
     "never_used": lambda text: _one_of("true", "false")(text) == "true",
     "expires_before": _time,
+    "search": _plain,
+    "sort": _one_of(*SORTS),
+    "kind": _one_of(*KINDS),
+    "status": _one_of(*STATUSES),
+    "uses": lambda text: _one_of("exclude")(text) != "exclude",
+    "counts": lambda text: _one_of("exclude")(text) != "exclude",
+    "from": _time,
+    "to": _time,
+    "step": _one_of(*STEPS),
 }

@@ -13,7 +13,7 @@ from schemas import openapi
 from schemas.fields import ID
 from schemas.problems import Problem, malformed
 from schemas.times import Clock
-from services.projector import access, answers, histories, parameters
+from services.projector import access, answers, histories, key_uses, parameters
 from services.projector.access import Caller
 from services.projector.callers import Callers
 from services.projector.parameters import Parameters
@@ -42,7 +42,7 @@ def orgs() -> Response:
     access.must_be_operator(caller)
     query = _query(parameters.PAGE)
     with _view(caller.org_id, query, any_org=True) as view:
-        return _answer(answers.listed(view.orgs(query), answers.org), view.state)
+        return _answer(answers.listed(view.lists.orgs(query), answers.org), view.state)
 
 
 @routes.get("/v1/orgs/<org>")
@@ -51,7 +51,7 @@ def org(org: str) -> Response:
     caller = _caller(org)
     access.must_belong(caller, org)
     with _view(org, _query(_ONE)) as view:
-        return _answer(answers.org(view.org(org), with_counts=caller.sees_all_of(org)), view.state)
+        return _answer(answers.org(view.org(org, caller.sees_all_of(org))), view.state)
 
 
 @routes.get("/v1/orgs/<org>/keys")
@@ -60,16 +60,16 @@ def org_keys(org: str) -> Response:
     access.must_see_all_of(_caller(org), org)
     query = _query(parameters.KEYS)
     with _view(org, query) as view:
-        return _answer(answers.listed(view.keys(org, query), answers.key), view.state)
+        return _answer(answers.listed(view.lists.keys(org, query), answers.key), view.state)
 
 
 @routes.get("/v1/orgs/<org>/users")
 def org_users(org: str) -> Response:
     """The users of an organisation."""
     access.must_see_all_of(_caller(org), org)
-    query = _query(parameters.PAGE)
+    query = _query(parameters.USERS)
     with _view(org, query) as view:
-        return _answer(answers.listed(view.users(org, query), answers.user), view.state)
+        return _answer(answers.listed(view.lists.users(org, query), answers.user), view.state)
 
 
 @routes.get("/v1/orgs/<org>/history")
@@ -99,7 +99,7 @@ def user_keys(org: str, user: str) -> Response:
         raise malformed("the path names another owner", ("/owner", "is not the user of the path"))
     with _view(org, query) as view:
         view.user(org, user)
-        page = view.keys(org, replace(query, owner=user))
+        page = view.lists.keys(org, replace(query, owner=user))
         return _answer(answers.listed(page, answers.key), view.state)
 
 
@@ -128,11 +128,24 @@ def key_history(org: str, key: str) -> Response:
         return _answer({"items": entries, "next_cursor": next_cursor}, view.state)
 
 
+@routes.get("/v1/orgs/<org>/keys/<key>/usage")
+def key_usage(org: str, key: str) -> Response:
+    """How often a key was used, by hour or day and outcome."""
+    caller = _caller(org, key)
+    access.must_belong(caller, org)
+    query = _query(parameters.USAGE)
+    asked = key_uses.period(query, _parts().clock())
+    with _view(org, query) as view:
+        access.must_see_user(caller, org, view.key(org, key)["user_id"])
+        return _answer(key_uses.of_key(view.connection, org, key, asked), view.state)
+
+
 @routes.get("/v1/me")
 def me() -> Response:
-    """Who is calling."""
+    """Who is calling, and its organisation, with the counts unless those are excluded."""
     caller = _caller()
-    with _view(caller.org_id, _query(_ONE)) as view:
+    query = _query(parameters.ME)
+    with _view(caller.org_id, query) as view:
         row = view.user(caller.org_id, caller.user_id)
         shown: dict[str, Any] = {
             "user_id": caller.user_id,
@@ -143,8 +156,8 @@ def me() -> Response:
         shown |= {"name": row["name"], "email": row["email"]}
         if caller.key_id is not None:
             shown |= {"key_id": caller.key_id, "scopes": list(caller.scopes or ())}
-        counts = caller.sees_all_of(caller.org_id)
-        return _answer(shown | {"org": answers.org(view.org(caller.org_id), with_counts=counts)}, view.state)
+        with_counts = query.counts and caller.sees_all_of(caller.org_id)
+        return _answer(shown | {"org": answers.org(view.org(caller.org_id, with_counts))}, view.state)
 
 
 @routes.get("/healthz")

@@ -31,7 +31,7 @@ class Org:
         if kind == "service_account":
             added = self.made("operator", "POST", f"{self.path}/users", {"kind": kind, "role": role})
         else:
-            body["password"] = self._password(who)
+            body["password"] = self.password(who)
             answer = self.system.call("console", "POST", f"{self.path}/users", body, self.system.token("operator"))
             assert answer.status == 201, answer
             added = answer.json
@@ -47,7 +47,7 @@ class Org:
             return self.system.token(who)
         token, made_at = self._tokens.get(who, ("", float("-inf")))
         if time.monotonic() - made_at > _TOKEN_S:
-            token, made_at = self.system.sign_in(f"{who}@{self.id}.test", self._password(who)), time.monotonic()
+            token, made_at = self.system.sign_in(f"{who}@{self.id}.test", self.password(who)), time.monotonic()
             self._tokens[who] = token, made_at
         return token
 
@@ -72,5 +72,6 @@ class Org:
         """A call to the read API about this organisation, as the operator."""
         return self.system.call("read", "GET", self.path + path, token=self.system.token("operator"), at=at)
 
-    def _password(self, who: str) -> str:
+    def password(self, who: str) -> str:
+        """What one of its people signs in with, beside `<who>@<org id>.test`."""
         return f"the password of {who} in {self.id}"

@@ -13,9 +13,9 @@ from werkzeug.test import TestResponse
 from schemas.times import wall_clock_ms
 from services.console.app import create_app
 from services.console.bootstrap import Bootstrap
-from services.console.config import Config
+from services.console.config import Config, OidcSettings
+from services.console.parts import Console
 from services.console.people import NewPerson, Person
-from services.console.routes import Console
 from services.console.worker import build
 from tests.integration.console_stand_ins import CHECKER_TOKEN, Ledger, serving
 
@@ -74,13 +74,25 @@ class World:
 
 
 @contextmanager
-def running_console(database: str, folder: Path) -> Iterator[World]:
+def running_console(database: str, folder: Path, oidc: OidcSettings | None = None) -> Iterator[World]:
     """The tables are there; the first start has not been tried."""
     ledger = Ledger(jwks=dict)
     with serving(ledger) as url:
         first_start = folder / "first-start.json"
         config = Config(
-            "127.0.0.1", 1, folder, database, url, url, CHECKER_TOKEN, first_start, {"console": [url]}, True
+            host="127.0.0.1",
+            port=1,
+            state_dir=folder,
+            database_url=database,
+            command_url=url,
+            read_url=url,
+            checker_url=url,
+            checker_token=CHECKER_TOKEN,
+            first_start=first_start,
+            urls={"console": [url]},
+            demo=True,
+            public_url="http://127.0.0.1:1",
+            oidc=oidc,
         )
         clock = Clock()
         console, bootstrap = build(config, QUICK, clock)

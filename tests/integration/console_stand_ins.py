@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 from schemas.problems import Problem
 from schemas.tokens import BadToken, KeySet, looks_signed, verify
@@ -24,7 +25,7 @@ class User:
 
 @dataclass
 class Ledger:
-    """`refused` maps API keys to the checker's code. `trouble` is asked about every command, with `before` and `after` it is done; it may raise Problem or Cut."""
+    """`refused` maps API keys to the checker's code. `trouble` is asked about every command, with `before` and `after` it is done; it may raise Problem or Cut. `answers`, by method and path, come before everything but who is calling; `asked` has what came for them: method, path, query, body."""
 
     jwks: Callable[[], Mapping[str, Any]]
     orgs: dict[str, dict[str, User]] = field(default_factory=dict)
@@ -37,6 +38,8 @@ class Ledger:
     trouble: Callable[[str, str], None] = lambda _when, _what: None
     stale: bool = False
     refused: dict[str, str] = field(default_factory=dict)
+    answers: dict[tuple[str, str], tuple[int, dict[str, Any], dict[str, str]]] = field(default_factory=dict)
+    asked: list[tuple[str, str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -146,8 +149,14 @@ def serving(ledger: Ledger) -> Iterator[str]:
         def answer(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            headers: dict[str, str] = {}
+            path, _, query = self.path.partition("?")
             try:
-                status, document = self.judge(body, token)
+                if (self.command, path) in ledger.answers:
+                    ledger.asked.append((self.command, path, dict(parse_qsl(query)), body))
+                    status, document, headers = ledger.answers[self.command, path]
+                else:
+                    status, document = self.judge(body, token)
                 raw = json.dumps(document).encode()
             except Problem as problem:
                 status, raw = problem.status, problem.body()
@@ -155,6 +164,8 @@ def serving(ledger: Ledger) -> Iterator[str]:
                 self.close_connection = True
                 return
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
@@ -173,7 +184,7 @@ def serving(ledger: Ledger) -> Iterator[str]:
             ledger.trouble("after", what)
             return answer
 
-        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 -- the names that the library calls
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 -- the names that the library calls
 
         def log_message(self, *_: object) -> None:
             """Tests print what they need."""

@@ -126,6 +126,7 @@ def console_process(database: str, folder: Path, port: int, url: str, **change: 
         "KEYLEDGER_FIRST_START": str(folder / "first-start.json"),
         "DATABASE_URL": database,
         "COMMAND_URL": url,
+        "READ_URL": url,
         "CHECKER_URL": url,
         "CHECKER_TOKEN": CHECKER_TOKEN,
         **change,

@@ -126,6 +126,7 @@ def test_an_organisation_counts_what_it_has(client: Client) -> None:
         "registered_at": f"{DAY}10:01:00.000Z",
         "halted": None,
         "active_keys": 2,
+        "key_owners": 2,
         "users": 4,
         "never_used": 1,
         "last_activity_at": f"{DAY}12:30:00.900Z",

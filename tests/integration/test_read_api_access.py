@@ -34,6 +34,8 @@ ACCESS = {
     ("/v1/orgs/<org>/keys/<key>", "robots"): (200, 200, 200, 404, 200, 200, 404, 404),
     ("/v1/orgs/<org>/keys/<key>/history", "mine"): (200, 200, 200, 200, 404, 200, 404, 404),
     ("/v1/orgs/<org>/keys/<key>/history", "robots"): (200, 200, 200, 404, 200, 200, 404, 404),
+    ("/v1/orgs/<org>/keys/<key>/usage", "mine"): (200, 200, 200, 200, 404, 200, 404, 404),
+    ("/v1/orgs/<org>/keys/<key>/usage", "robots"): (200, 200, 200, 404, 200, 200, 404, 404),
     ("/v1/me", ""): (200, 200, 200, 200, 200, 200, 200, 200),
 }
 OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json"}

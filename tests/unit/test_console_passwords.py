@@ -63,3 +63,38 @@ def test_temporary_passwords_differ_and_keep_the_rules() -> None:
     made = {passwords.temporary() for _ in range(100)}
     assert len(made) == 100
     assert all(passwords.SHORTEST <= len(one) <= passwords.LONGEST for one in made)
+
+
+@pytest.mark.parametrize("password", ["correct horse battery", "another-long-password", passwords.temporary()])
+def test_a_password_that_is_hard_to_guess_has_no_weakness(password: str) -> None:
+    assert passwords.weakness(password, ["Ada Lovelace", "ada@example.org"]) is None
+
+
+@pytest.mark.parametrize(
+    ("password", "said"),
+    [
+        ("password123", "This is a very common password."),
+        ("qwertyuiop", "common password"),
+        ("aaaaaaaaaaaaaaaa", 'Repeats like "aaa" are easy to guess.'),
+        ("Ada Lovelace", "Add another word or two."),
+        ("ada.lovelace1", "Add another word or two."),
+    ],
+)
+def test_a_weakness_is_named_in_plain_words(password: str, said: str) -> None:
+    assert said in str(passwords.weakness(password, ["Ada Lovelace", "ada.lovelace@example.org"]))
+
+
+def test_what_is_known_of_one_person_is_not_held_against_another() -> None:
+    assert passwords.weakness("uqbarsson1941", ["Jo Uqbarsson", "jo.uqbarsson@example.org"]) is not None
+    assert passwords.weakness("uqbarsson1941", ["Ada"]) is None
+
+
+def test_only_the_beginning_of_a_long_password_is_judged() -> None:
+    """Judging takes longer than in proportion to the length, and anyone who is signed in may ask for it."""
+    assert passwords.weakness("correct horse battery" + "a" * 235, []) is None
+    assert passwords.weakness("a" * 32 + "correct horse battery", []) is not None
+
+
+@pytest.mark.parametrize("password", ["\u00e9" * 12, "\U0001f600" * 12, "\x00" * 12, "a\u0301" * 12])
+def test_any_text_can_be_judged(password: str) -> None:
+    assert passwords.weakness(password, ["", "\u00e9"]) is not None

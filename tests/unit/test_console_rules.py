@@ -11,7 +11,7 @@ from schemas.times import wall_clock_ms
 from schemas.tokens import Claims, KeySet, verify
 from services.console import bodies
 from services.console.caller import Caller, must_administer, must_be_person, must_have_scope
-from services.console.config import BadConfig, Config
+from services.console.config import BadConfig, Config, OidcSettings
 from services.console.signing_keys import BadKeyFile, open_signing_keys
 from services.console.throttle import FORGET_MS, LONGEST_WAIT_MS, wait_ms
 
@@ -124,6 +124,7 @@ GOOD = {
     "KEYLEDGER_STATE_DIR": "state",
     "DATABASE_URL": "postgresql://localhost/x",
     "COMMAND_URL": "http://127.0.0.1:8001/",
+    "READ_URL": "http://127.0.0.1:8002/",
     "CHECKER_URL": "http://127.0.0.1:8003",
     "CHECKER_TOKEN": "s3cret",
 }
@@ -132,14 +133,47 @@ GOOD = {
 def test_a_configuration_takes_the_documented_defaults_and_shows_no_secret() -> None:
     config = Config.from_env(GOOD)
     assert (config.host, config.port, config.demo, config.first_start) == ("127.0.0.1", 8000, True, None)
-    assert config.command_url == "http://127.0.0.1:8001"
+    assert (config.command_url, config.read_url) == ("http://127.0.0.1:8001", "http://127.0.0.1:8002")
+    assert (config.public_url, config.oidc) == ("http://127.0.0.1:8000", None)
     assert "s3cret" not in repr(config)
     assert "postgresql" not in repr(config)
+
+
+OIDC = {
+    "KEYLEDGER_OIDC_ISSUER": "https://login.example.org/",
+    "KEYLEDGER_OIDC_CLIENT_ID": "keyledger",
+    "KEYLEDGER_OIDC_CLIENT_SECRET": "very s3cret",
+}
+
+
+def test_single_sign_on_is_configured_as_a_whole_and_its_secret_is_not_shown() -> None:
+    config = Config.from_env(GOOD | OIDC | {"KEYLEDGER_PUBLIC_URL": "https://keys.example.org/"})
+    assert config.oidc == OidcSettings("https://login.example.org/", "keyledger", "very s3cret", "single sign-on")
+    assert config.public_url == "https://keys.example.org"
+    assert "s3cret" not in repr(config)
+    named = Config.from_env(GOOD | OIDC | {"KEYLEDGER_OIDC_NAME": "Acme Login"})
+    assert named.oidc is not None
+    assert named.oidc.name == "Acme Login"
+
+
+@pytest.mark.parametrize("issuer", ["http://127.0.0.1:9400", "http://localhost:9400", "http://[::1]:9400"])
+def test_a_provider_on_this_machine_needs_no_https(issuer: str) -> None:
+    config = Config.from_env(GOOD | OIDC | {"KEYLEDGER_OIDC_ISSUER": issuer})
+    assert config.oidc is not None
+    assert config.oidc.issuer == issuer
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        (OIDC | {"KEYLEDGER_OIDC_CLIENT_SECRET": ""}, "KEYLEDGER_OIDC_CLIENT_SECRET"),
+        ({"KEYLEDGER_OIDC_CLIENT_ID": "keyledger"}, "KEYLEDGER_OIDC_ISSUER"),
+        (OIDC | {"KEYLEDGER_OIDC_ISSUER": "http://login.example.org"}, "KEYLEDGER_OIDC_ISSUER"),
+        (OIDC | {"KEYLEDGER_OIDC_ISSUER": "http://127.0.0.1.example.org"}, "KEYLEDGER_OIDC_ISSUER"),
+        (OIDC | {"KEYLEDGER_OIDC_ISSUER": "https:login"}, "KEYLEDGER_OIDC_ISSUER"),
+        (OIDC | {"KEYLEDGER_OIDC_ISSUER": "https://[login"}, "KEYLEDGER_OIDC_ISSUER"),
+        ({"KEYLEDGER_PUBLIC_URL": "keys.example.org"}, "KEYLEDGER_PUBLIC_URL"),
+        ({"READ_URL": ""}, "READ_URL"),
         ({"DATABASE_URL": ""}, "DATABASE_URL"),
         ({"KEYLEDGER_STATE_DIR": ""}, "KEYLEDGER_STATE_DIR"),
         ({"COMMAND_URL": "127.0.0.1:8001"}, "COMMAND_URL"),

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.problems import Problem
+from schemas.times import EARLIEST_MS, LATEST_MS, to_ms, to_text
 from services.projector.config import BadConfig, Config, parse_partitions
-from services.projector.parameters import from_cursor, parse, to_cursor
+from services.projector.key_uses import period
+from services.projector.parameters import USAGE, from_cursor, parse, to_cursor
 from services.projector.read_models.usage import hour_of
 from services.projector.sequences import Sequence, first_seen
 
+HOUR_MS = 3600 * 1000
 NUMBERS = st.lists(st.integers(1, 40), max_size=80)
 
 
@@ -64,6 +67,30 @@ def test_any_text_is_refused_or_is_a_place_of_the_right_shape(text: str) -> None
 
 def test_a_window_counts_in_the_hour_it_began_in() -> None:
     assert hour_of("2026-11-23T10:59:59.999Z") == "2026-11-23T10:00:00.000Z"
+
+
+def _period(now_ms: int, **query: str) -> tuple[int, int]:
+    given = {name.rstrip("_"): [text] for name, text in query.items()}
+    asked = period(parse(given, USAGE), now_ms)
+    return to_ms(asked.start), to_ms(asked.end)
+
+
+@given(st.integers(EARLIEST_MS, LATEST_MS), st.sampled_from(["hour", "day"]))
+def test_a_usual_period_begins_with_a_whole_step_and_ends_now(now_ms: int, step: str) -> None:
+    start_ms, end_ms = _period(now_ms, step=step)
+    length_ms, steps = (HOUR_MS, 48) if step == "hour" else (24 * HOUR_MS, 30)
+    assert end_ms == now_ms
+    assert start_ms % length_ms == 0
+    assert start_ms == EARLIEST_MS or steps * length_ms <= end_ms - start_ms < (steps + 1) * length_ms
+
+
+@given(st.integers(EARLIEST_MS, LATEST_MS), st.integers(EARLIEST_MS, LATEST_MS), st.sampled_from(["hour", "day"]))
+def test_a_period_is_as_it_was_asked_for_or_refused(from_ms: int, to_ms: int, step: str) -> None:
+    most_ms = (31 if step == "hour" else 400) * 24 * HOUR_MS
+    asked: tuple[int, int] | None = None
+    with suppress(Problem):
+        asked = _period(LATEST_MS, from_=to_text(from_ms), to=to_text(to_ms), step=step)
+    assert asked == ((from_ms, to_ms) if 0 <= to_ms - from_ms <= most_ms else None)
 
 
 def test_partitions_are_numbers_and_ranges() -> None:

@@ -1,0 +1,113 @@
+"""Signing in and out: by password, by single sign-on, and again in the middle of a form."""
+
+from typing import Any, Final
+
+import msgspec
+from flask import Response, g, request
+
+from schemas.problems import Problem
+from services.console import wording
+from services.console.pages import rendering, visit
+from services.console.pages.blueprint import pages
+from services.console.pages.rendering import show
+from services.console.pages.visit import console, here
+from services.console.sessions import derive, fresh_cookie
+from services.console.sign_in import Session
+
+_SHOWN_KEPT: Final = 2000
+
+
+class _Kept(msgspec.Struct):
+    """A form that was sent after its session had ended."""
+
+    path: str
+    fields: dict[str, str]
+
+
+@pages.get("/")
+def home() -> Response:
+    """Where people begin: what their role is for."""
+    guest = here()
+    if guest.is_operator:
+        return rendering.done("/orgs")
+    org = guest.me["org_id"]
+    return rendering.done(f"/orgs/{org}/users" if guest.oversees(org) else "/account")
+
+
+@pages.get("/sign-in")
+def sign_in() -> Response:
+    """The sign-in page."""
+    return rendering.sign_in_page(next=rendering.own(request.args.get("next", "")) or "/")
+
+
+@pages.post("/sign-in")
+def sign_in_with_password() -> Response:
+    """Sign in with e-mail and password."""
+    email, password = visit.typed("email") or "", request.form.get("password", "")
+    try:
+        session = console().sign_in.with_password(email[:254], password[:256], visit.address(), visit.user_agent())
+    except Problem as problem:
+        g.outcome = problem.code
+        return rendering.sign_in_page(**rendering.in_form(problem), kept=request.form.get("kept"), next=_next())
+    return _enter(session)
+
+
+@pages.get("/sign-in/sso")
+def sign_in_with_sso() -> Response:
+    """To the provider of single sign-on."""
+    return rendering.redirect(_provider().begin(derive(visit.cookie(), "sso")))
+
+
+@pages.get("/sign-in/sso/callback")
+def back_from_sso() -> Response:
+    """Back from the provider, with a code that says who it is."""
+    try:
+        email = _provider().finish(derive(visit.cookie(), "sso"), request.args.to_dict())
+        session = console().sign_in.with_email(email, visit.address(), visit.user_agent())
+    except Problem as problem:
+        g.outcome = problem.code
+        return rendering.sign_in_page(**rendering.in_form(problem), next="/")
+    return _enter(session)
+
+
+@pages.post("/sign-out")
+def sign_out() -> Response:
+    """End this browser's session."""
+    console().sessions.end(here().session.cookie)
+    g.cookie = fresh_cookie()
+    return rendering.redirect("/sign-in")
+
+
+def _enter(session: Session) -> Response:
+    # A new cookie, so that nobody who knew the one before is signed in with it.
+    person = session.person
+    if visit.cookie_name() in request.cookies:
+        console().sessions.end(visit.cookie())
+    g.cookie = console().sessions.begin(person.org_id, person.user_id, session.revision)
+    if person.must_change_password:
+        return rendering.redirect("/account/password")
+    kept = _kept(request.form.get("kept", ""))
+    if kept is None:
+        return rendering.redirect(_next())
+    shown = [(wording.field(name), value[:_SHOWN_KEPT]) for name, value in kept.fields.items()]
+    shown = [(label, value) for label, value in shown if label and value]
+    return show("continue.html", action=kept.path, kept=kept.fields, shown=shown)
+
+
+def _kept(text: str) -> _Kept | None:
+    try:
+        kept = msgspec.json.decode(text, type=_Kept)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return kept if rendering.own(kept.path) else None
+
+
+def _next() -> str:
+    return rendering.own(request.form.get("next", "")) or "/"
+
+
+def _provider() -> Any:
+    provider = console().oidc
+    if provider is None:
+        raise Problem(404, "not_found", "this console has no single sign-on")
+    return provider

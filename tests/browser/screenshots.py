@@ -1,0 +1,54 @@
+"""`make screenshots`: a running system with an organisation to look at, and a picture of each of its pages."""
+
+import secrets
+import tempfile
+from itertools import groupby
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page
+
+from tests.browser.chromium import running_chromium
+from tests.browser.tour import STOPS, enter, new_key, populate
+from tests.browser.visitor import Visitor
+from tests.end_to_end.system import System, running
+from tests.fault.organisation import Org
+
+FOLDER = Path("var/screenshots")
+_WIDTH = 1000
+
+
+def main() -> None:
+    """Every page, light and dark, and what it weighs; in JPEG, as PNG of this size would be heavier."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix="screenshots-") as var:
+        print("starting Kafka, PostgreSQL and the services", flush=True)
+        with running(Path(var)) as system, running_chromium() as chromium:
+            _take_all(system, chromium)
+    print(f"{len(list(FOLDER.iterdir()))} pictures are in {FOLDER}")
+
+
+def _take_all(system: System, chromium: Browser) -> None:
+    org = Org(system, f"vienna-{secrets.token_hex(2)}")
+    org.add("member")
+    ids = populate(system, org)
+    for who, stops in groupby(sorted(STOPS, key=lambda stop: stop.who), key=lambda stop: stop.who):
+        visitor = Visitor(chromium, system.urls["console"][0], width=_WIDTH)
+        enter(visitor, system, org, who)
+        for stop in stops:
+            weight = visitor.transferred(stop.path.format(**ids))
+            _take(visitor, stop.see(visitor, ids), f"{stop.name:<22} {weight / 1000:5.1f} kB", stop.name)
+        if who == "member":
+            _take(visitor, new_key(visitor), "account-new-key", "account-new-key")
+        for line in visitor.leave():
+            print(f"  wrong: {line}")
+
+
+def _take(visitor: Visitor, page: Page, line: str, name: str) -> None:
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=FOLDER / f"{name}-{scheme}.jpg", type="jpeg", quality=70)
+    print(f"  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

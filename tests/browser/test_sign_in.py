@@ -1,0 +1,43 @@
+"""Signing in and out, and forms that come at the wrong moment."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit
+from tests.fault.organisation import Org
+
+
+def test_one_signs_in_and_out_and_back_shows_nothing_of_the_account(visit: Visit, shared_org: Org) -> None:
+    page = visit().sign_in(f"member@{shared_org.id}.test", shared_org.password("member"))
+    page.goto("/account")
+    expect(page.get_by_text(f"member@{shared_org.id}.test")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text(f"member@{shared_org.id}.test")).to_have_count(0)
+
+
+def test_a_wrong_password_is_refused_in_words_and_keeps_the_email(visit: Visit, shared_org: Org) -> None:
+    visitor = visit()
+    visitor.expect(401)
+    page = visitor.opens("/sign-in")
+    page.get_by_label("E-mail").fill(f"member@{shared_org.id}.test")
+    page.get_by_label("Password").fill("not the password")
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("wrong")
+    expect(page.get_by_label("E-mail")).to_have_value(f"member@{shared_org.id}.test")
+    expect(page.get_by_label("Password")).to_have_value("")
+
+
+@pytest.mark.parametrize("path", ["/account", "/account/password?from=a%26b"])
+def test_whoever_is_signed_out_is_asked_to_sign_in_and_then_gets_where_they_wanted(
+    visit: Visit, shared_org: Org, path: str
+) -> None:
+    visitor = visit()
+    page = visitor.opens(path)
+    assert "/sign-in" in page.url
+    page.get_by_label("E-mail").fill(f"member@{shared_org.id}.test")
+    page.get_by_label("Password").fill(shared_org.password("member"))
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.wait_for_url(f"{visitor.console}{path}")
+    expect(page.get_by_role("link", name="Account")).to_be_visible()

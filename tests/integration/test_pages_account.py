@@ -1,0 +1,211 @@
+"""Signing in and one's own account, as a browser without JavaScript sees them."""
+
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from tests.integration.console_parts import PASSWORD, World, running_console
+from tests.integration.page_parts import KEY, ORG, Browser, answer, asked, browser, listed, seen
+
+KEYS = "/v1/orgs/demo/users/member/keys"
+
+
+@pytest.fixture
+def world(database: str, tmp_path: Path) -> Iterator[World]:
+    with running_console(database, tmp_path) as made:
+        yield made
+
+
+def test_the_account_shows_details_and_keys(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    page = browser(world, "member").get("/account")
+    text = seen(page)
+    assert page.status_code == 200
+    assert "member@example.org" in text
+    assert "nightly import" in text
+    assert "never" in text
+    assert "Revoke" in text
+
+
+def test_without_a_session_one_is_led_to_sign_in_and_back(world: World) -> None:
+    guest = world.client.get("/account")
+    assert (guest.status_code, guest.headers["Location"]) == (303, "/sign-in?next=%2Faccount")
+
+
+def test_the_keys_section_is_absent_while_keys_are_off(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    member = browser(world, "member")
+    answer(
+        world,
+        "GET",
+        "/v1/me",
+        {
+            "user_id": "member",
+            "org_id": "demo",
+            "role": "member",
+            "name": "M",
+            "email": "m@x.org",
+            "org": ORG | {"keys_enabled": False},
+        },
+    )
+    text = seen(member.get("/account"))
+    assert "API key" not in text
+    assert "Create" not in text
+
+
+def test_a_new_key_is_on_the_page_that_made_it_and_on_no_other(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    answer(world, "POST", "/v1/orgs/demo/keys", KEY | {"key": "kl_secret", "revision": 10}, 201)
+    member = browser(world, "member")
+    made = member.post(
+        "/account/keys", name="nightly import", expires_at="2030-01-31", scopes="a:read, b:read", cidrs="192.0.2.0/24"
+    )
+    assert made.status_code == 201
+    assert made.headers["Cache-Control"] == "no-store"
+    assert "kl_secret" in seen(made)
+    assert "password manager" in seen(made)
+    assert "kl_secret" not in seen(member.get("/account"))
+    body = {
+        "name": "nightly import",
+        "expires_at": "2030-01-31T23:59:59Z",
+        "scopes": ["a:read", "b:read"],
+        "cidrs": ["192.0.2.0/24"],
+    }
+    assert asked(world, "POST", "/v1/orgs/demo/keys") == [({}, body)]
+
+
+def test_pages_after_a_command_wait_for_its_revision(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    answer(world, "POST", "/v1/orgs/demo/keys", KEY | {"key": "kl_secret", "revision": 10}, 201)
+    member = browser(world, "member")
+    member.get("/account")
+    member.post("/account/keys", name="nightly import")
+    member.get("/account")
+    assert [query.get("min_revision") for query, _ in asked(world, "GET", KEYS)] == [None, "10", "10"]
+
+
+def test_a_page_that_cannot_wait_any_longer_says_so(world: World) -> None:
+    member = browser(world, "member")
+    answer(world, "GET", KEYS, listed(KEY), Keyledger_Lag_Ms="12345")
+    assert "12 s behind" in seen(member.get("/account"))
+
+
+def test_a_refused_form_says_why_and_keeps_what_was_typed(world: World) -> None:
+    problem = {"code": "malformed", "detail": "no", "errors": [{"pointer": "/cidrs/0", "detail": "is not a network"}]}
+    answer(world, "GET", KEYS, listed())
+    answer(world, "POST", "/v1/orgs/demo/keys", problem, 400)
+    page = browser(world, "member").post("/account/keys", name="<b>mine", cidrs="here")
+    assert page.status_code == 400
+    assert "is not a network" in seen(page)
+    assert "&lt;b&gt;mine" in page.get_data(as_text=True)
+
+
+def test_an_unchanged_table_is_not_sent_again(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    member = browser(world, "member")
+    refresh = member.get("/account").get_data(as_text=True).split('hx-get="')[1].split('"')[0].replace("&amp;", "&")
+    assert member.get(refresh, htmx=True).status_code == 204
+    answer(world, "GET", KEYS, listed(KEY | {"last_used_at": "2026-11-22T10:00:00.000Z"}))
+    changed = member.get(refresh, htmx=True)
+    assert "ago" in seen(changed)
+    assert "Create an API key" not in seen(changed)
+
+
+def test_turning_keys_off_takes_the_section_away_from_an_open_page(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    member = browser(world, "member")
+    refresh = member.get("/account").get_data(as_text=True).split('hx-get="')[1].split('"')[0].replace("&amp;", "&")
+    answer(world, "GET", "/v1/orgs/demo", ORG | {"keys_enabled": False})
+    gone = member.get(refresh, htmx=True)
+    assert gone.headers["HX-Retarget"] == "#api-keys"
+    assert seen(gone) == ""
+
+
+def test_a_form_without_this_browsers_token_does_nothing_and_shows_what_was_typed(world: World) -> None:
+    page = browser(world, "member").post("/account/keys", csrf="stolen", name="typed by hand")
+    assert page.status_code == 403
+    assert "typed by hand" in seen(page)
+    assert asked(world, "POST", "/v1/orgs/demo/keys") == []
+
+
+def test_a_session_that_ended_in_the_middle_of_a_form_loses_nothing(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    answer(world, "POST", "/v1/orgs/demo/keys", KEY | {"key": "kl_secret", "revision": 10}, 201)
+    member = browser(world, "member")
+    world.console.sessions.end(member.cookie)
+    refused = member.post("/account/keys", name="typed by hand")
+    assert refused.status_code == 401
+    kept = unescape(refused.get_data(as_text=True).split('name="kept" value="')[1].split('"')[0])
+    again = member.post("/sign-in", email="member@example.org", password=PASSWORD, kept=kept)
+    assert "typed by hand" in seen(again)
+    assert asked(world, "POST", "/v1/orgs/demo/keys") == []
+    form = again.get_data(as_text=True)
+    csrf = form.split('name="csrf" value="')[1].split('"')[0]
+    assert 'action="/account/keys"' in form
+    assert "kl_secret" in seen(member.post("/account/keys", csrf=csrf, name="typed by hand"))
+
+
+def test_signing_in_and_out(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    member = browser(world, "member")
+    assert member.post("/sign-out").headers["Location"] == "/sign-in"
+    assert member.client.get("/account").status_code == 303
+    visitor = Browser(member.client, str(member.client.get_cookie("keyledger").value))
+    wrong = visitor.post("/sign-in", email="member@example.org", password="wrong")
+    assert (wrong.status_code, "is wrong" in seen(wrong)) == (401, True)
+    right = visitor.post("/sign-in", email="member@example.org", password=PASSWORD, next="/account")
+    assert (right.status_code, right.headers["Location"]) == (303, "/account")
+    assert "HttpOnly" in right.headers["Set-Cookie"]
+    assert "SameSite=Lax" in right.headers["Set-Cookie"]
+    assert visitor.cookie not in right.headers["Set-Cookie"]
+    assert member.client.get("/account").status_code == 200
+
+
+def test_nothing_leads_to_another_site_after_signing_in(world: World) -> None:
+    member = browser(world, "member")
+    for elsewhere in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)"):
+        answered = member.post("/sign-in", email="member@example.org", password=PASSWORD, next=elsewhere)
+        assert answered.headers["Location"] == "/"
+        member.cookie = str(member.client.get_cookie("keyledger").value)
+
+
+def test_changing_the_password_ends_all_other_sessions(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    mine = browser(world, "member")
+    other = world.console.sessions.begin("demo", "member", 1)
+    new = "seven purple tractors sing"
+    short = mine.post("/account/password", old=PASSWORD, new="password12", again="password12")
+    assert short.status_code == 400
+    assert mine.post("/account/password", old="wrong", new=new, again=new).status_code == 403
+    assert "same as the new" in seen(mine.post("/account/password", old=PASSWORD, new=new, again=new + "!"))
+    assert mine.post("/account/password", old=PASSWORD, new=new, again=new).status_code == 303
+    assert world.console.sessions.find(other) is None
+    assert mine.get("/account").status_code == 200
+
+
+def test_a_temporary_password_opens_only_the_form_that_changes_it(world: World) -> None:
+    member = browser(world, "member")
+    world.rows("UPDATE console.people SET must_change_password = true RETURNING 1")
+    assert member.get("/account").headers["Location"] == "/account/password"
+    assert member.post("/account/keys", name="x").headers["Location"] == "/account/password"
+    assert "temporary password" in seen(member.get("/account/password"))
+
+
+def test_a_disabled_persons_session_ends_with_the_reason(world: World) -> None:
+    member = browser(world, "member")
+    answer(world, "GET", KEYS, {"code": "owner_disabled", "detail": "no"}, 401)
+    page = member.get("/account")
+    assert page.status_code == 401
+    assert "account is disabled" in seen(page)
+    assert world.console.sessions.find(member.cookie) is None
+
+
+def test_every_page_forbids_what_it_does_not_need(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    headers = browser(world, "member").get("/account").headers
+    assert "script-src 'self';" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
