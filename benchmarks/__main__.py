@@ -4,13 +4,14 @@ import argparse
 import sys
 import time
 
-from benchmarks import append, commands, measure, peer_eventsourcing, projection, validations
+from benchmarks import append, commands, measure, pages, peer_eventsourcing, projection, validations
 
 BENCHMARKS = {
     "append": append.run,
     "commands": commands.run,
     "validations": validations.run,
     "projection": projection.run,
+    "pages": pages.run,
     "peer_eventsourcing": peer_eventsourcing.run,
 }
 

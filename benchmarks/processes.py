@@ -67,8 +67,8 @@ class System:
         return port
 
     def launch(self, service: str, **more: str) -> int:
-        """Start `python -m services.<service>`; gives its port."""
-        port = free_ports()[0]
+        """Start `python -m services.<service>`; gives its port, a free one unless it is given."""
+        port = int(more.get("KEYLEDGER_PORT") or free_ports()[0])
         state = self.folder / f"{service}-{port}"
         state.mkdir()
         environment = {

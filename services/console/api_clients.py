@@ -1,6 +1,6 @@
 """Clients of the command API, the read API and the auth checker. What they refuse is passed on as the problem it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -165,6 +165,11 @@ class Checker:
             scopes=tuple(answer.get("scopes") or ()),
             token=token,
         )
+
+    def validate(self, questions: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The codes of at most 100 questions about keys, each counted as a use of its key. Raises Problem."""
+        answer = self._api.call("POST", "/v1/validations/batch", self._token, {"items": list(questions)})
+        return [str(one["code"]) for one in answer["items"]]
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:

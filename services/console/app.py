@@ -8,7 +8,19 @@ from werkzeug.exceptions import HTTPException
 
 from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
 from services.console.caller import not_found
-from services.console.pages import account, rendering, sign_in, statics
+from services.console.pages import (
+    account,
+    key,
+    key_revoking,
+    keys,
+    orgs,
+    rendering,
+    sign_in,
+    statics,
+    user,
+    user_rights,
+    users,
+)
 from services.console.pages.blueprint import pages
 from services.console.parts import Console
 from services.console.routes import routes
@@ -16,7 +28,8 @@ from services.console.routes import routes
 _log = structlog.get_logger()
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _JSON = ("/v1/", "/.well-known/")
-_VIEWS = (account, sign_in, statics)  # Each adds its views to the blueprint when it is imported.
+# Each adds its views to the blueprint when it is imported.
+_VIEWS = (account, key, key_revoking, keys, orgs, sign_in, statics, user, user_rights, users)
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 

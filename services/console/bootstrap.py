@@ -24,6 +24,7 @@ from schemas.validation import BOOTSTRAP, PLATFORM
 from services.console import passwords
 from services.console.adding import Adding
 from services.console.api_clients import Checker, CommandApi
+from services.console.demo import DEMO, Demo
 from services.console.passwords import Passwords
 from services.console.people import NewPerson, People, Person, Pool
 from services.console.sign_in import SignIn
@@ -31,7 +32,6 @@ from services.console.signing_keys import SigningKeys
 
 _log = structlog.get_logger()
 _LOCK: Final = 0x6B6C_0002
-_DEMO: Final = "demo"
 _LONGEST_PAUSE_S: Final = 3.0
 
 
@@ -127,11 +127,20 @@ class Bootstrap:
 
     def _demo_people(self, secret: str, operator: Person) -> dict[str, Person]:
         token = self.sign_in.session_of(operator).token
-        self._register(token, _DEMO, "Demo organisation", secret)
-        self.command_api.enable_keys(token, _DEMO, _key(secret, "enable demo"))
-        admin = _person(_DEMO, "Demo Admin", "admin@demo.local", "admin")
-        member = _person(_DEMO, "Demo Member", "member@demo.local", "member")
-        return {"admin": self._add(admin, token, secret), "member": self._add(member, token, secret)}
+        self._register(token, DEMO, "Demo organisation", secret)
+        self.command_api.enable_keys(token, DEMO, _key(secret, "enable demo"))
+        admin = _person(DEMO, "Demo Admin", "admin@demo.local", "admin")
+        member = _person(DEMO, "Demo Member", "member@demo.local", "member")
+        people = {"admin": self._add(admin, token, secret), "member": self._add(member, token, secret)}
+        Demo(
+            self.command_api,
+            self.checker,
+            self.clock(),
+            add=lambda new: self._add(new, token, secret),
+            token_of=lambda person: self.sign_in.session_of(person).token,
+            once=lambda step: _key(secret, step),
+        ).fill(**people)
+        return people
 
     def _register(self, token: str, org_id: str, name: str, secret: str) -> None:
         try:
@@ -159,7 +168,7 @@ class Bootstrap:
             self.people.set_password(person.org_id, person.user_id, hashed, must_change=False)
         document: dict[str, Any] = {"operator": told.pop("operator"), "urls": self.result.urls}
         if told:
-            document["demo"] = {"org_id": _DEMO, **told}
+            document["demo"] = {"org_id": DEMO, **told}
         if self.result.path is None:
             _log.info("first passwords, shown only this once", **document)
         else:

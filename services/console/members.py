@@ -27,13 +27,16 @@ class Members:
     sessions: Sessions
 
     def add(self, caller: Caller, org: str, asked: dict[str, Any]) -> tuple[Person, str | None]:
-        """Add who a `bodies.UserRequest` asks for; gives the temporary password of a person without one."""
+        """Add who a `bodies.UserRequest` asks for; gives the temporary password of a person without one.
+
+        Where single sign-on is required nobody needs a password, so none is made.
+        """
         must_administer(caller, org)
         must_have_scope(caller, KEYS_WRITE)
         password, given = asked.pop("password"), None
         if password is not None:
             _refuse_weak(password, "/password", asked["name"], asked["email"])
-        if asked["kind"] == "person" and password is None:
+        if asked["kind"] == "person" and password is None and not self.sso.is_required(org):
             password = given = passwords.temporary()
         hashed = self.passwords.hash(password) if password else None
         new = NewPerson(org_id=org, password_hash=hashed, must_change_password=given is not None, **asked)
@@ -69,11 +72,16 @@ class Members:
         self.people.set_password(me.org_id, me.user_id, self.passwords.hash(new), must_change=False)
         self.sessions.end_others(me.org_id, me.user_id, but=cookie)
 
-    def require_sso(self, caller: Caller, org: str, required: bool) -> None:
-        """Refuse the passwords of an organisation, or take them again."""
+    def require_sso(self, caller: Caller, org: str, required: bool, cookie: str = "") -> None:
+        """Refuse the passwords of an organisation, or take them again.
+
+        Whoever is signed in has to come in by single sign-on from now on, but for the browser with this cookie.
+        """
         must_administer(caller, org)
         must_have_scope(caller, KEYS_WRITE)
         self.sso.require(org, required)
+        if required:
+            self.sessions.end_org(org, but=cookie)
 
 
 def _refuse_weak(password: str, pointer: str, *about: str) -> None:

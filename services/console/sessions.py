@@ -111,6 +111,10 @@ class Sessions:
                 [org_id, user_id, _hash(but)],
             ).rowcount
 
+    def end_org(self, org_id: str, but: str = "") -> None:
+        """Sign everybody of an organisation out, but for the browser with this cookie."""
+        self._run("DELETE FROM console.sessions WHERE org_id = %s AND cookie_hash <> %s", [org_id, _hash(but)])
+
     def _run(self, statement: str, parameters: list[Any]) -> None:
         with self._pool.connection() as connection:
             connection.execute(statement, parameters)

@@ -40,6 +40,14 @@ def own_keys(page: Page) -> Locator:
     return page.get_by_role("region", name="API keys")
 
 
+def account(visitor: Visitor, org: Org, who: str = "member") -> Page:
+    """One's account page."""
+    page = sign_in(visitor, org, who)
+    page.get_by_role("link", name="Account").click()
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+    return page
+
+
 def create_key(page: Page, name: str) -> str:
     """Create a key on the account page with nothing but a name; gives its full text as shown."""
     own_keys(page).get_by_label("Name").fill(name)
@@ -59,8 +67,31 @@ def row(page: Page, text: str) -> Locator:
     return page.get_by_role("row").filter(has_text=text)
 
 
+def cell(page: Page, text: str, heading: str) -> Locator:
+    """The cell under this heading in the row with this text."""
+    return row(page, text).locator(f'td[data-label="{heading}"]')
+
+
+def fact(page: Page, term: str) -> Locator:
+    """What a page says beside this term."""
+    return (
+        page.locator("dl.facts > div").filter(has=page.get_by_role("term").get_by_text(term, exact=True)).locator("dd")
+    )
+
+
+def ask_to_revoke(page: Page, name: str) -> None:
+    """Click on Revoke in the row of this key."""
+    row(page, name).locator("a[data-ask]", has_text="Revoke").click()
+
+
+def answer(page: Page, button: str) -> None:
+    """Say yes to the question that was asked, in a dialog or on a page of its own."""
+    asked = page.get_by_role("dialog").or_(page.locator("main section.narrow"))
+    asked.get_by_role("button", name=button, exact=True).click()
+
+
 def revoke(page: Page, name: str) -> None:
     """Revoke the key in this row: one click, one question, one answer."""
-    row(page, name).get_by_role("link", name="Revoke").click()
-    page.get_by_role("button", name="Revoke").click()
+    ask_to_revoke(page, name)
+    answer(page, "Revoke")
     expect(row(page, name)).to_have_count(0)

@@ -34,6 +34,11 @@ def running_chromium() -> Iterator[Browser]:
     """A headless browser for the length of a `with`; each visitor gets a profile of their own in it."""
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable(), args=list(_FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=executable(),
+            args=list(_FLAGS),
+            # Playwright turns off what every user has: pages kept whole in memory, which Back brings again as they were.
+            ignore_default_args=["--disable-back-forward-cache"],
+        )
         yield browser
         browser.close()

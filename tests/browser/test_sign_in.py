@@ -8,12 +8,14 @@ from tests.fault.organisation import Org
 
 
 def test_one_signs_in_and_out_and_back_shows_nothing_of_the_account(visit: Visit, shared_org: Org) -> None:
-    page = visit().sign_in(f"member@{shared_org.id}.test", shared_org.password("member"))
+    visitor = visit()
+    page = visitor.sign_in(f"member@{shared_org.id}.test", shared_org.password("member"))
     page.goto("/account")
     expect(page.get_by_text(f"member@{shared_org.id}.test")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
-    page.go_back()
+    visitor.back()
+    expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
     expect(page.get_by_text(f"member@{shared_org.id}.test")).to_have_count(0)
 
 

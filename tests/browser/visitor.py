@@ -47,6 +47,11 @@ class Visitor:
         self.page.goto(path)
         return self.page
 
+    def back(self) -> Page:
+        """Press Back. A page that comes out of the browser's memory is not loaded, so nothing more is waited for."""
+        self.page.go_back(wait_until="commit")
+        return self.page
+
     def sign_in(self, email: str, password: str) -> Page:
         """Sign in as people do: by the page one is sent to, with e-mail, password and the button."""
         self.opens("/")

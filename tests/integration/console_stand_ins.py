@@ -24,13 +24,23 @@ class User:
 
 
 @dataclass
+class Key:
+    org: str
+    owner: str
+    name: str
+    revoked: bool = False
+
+
+@dataclass
 class Ledger:
-    """`refused` maps API keys to the checker's code. `trouble` is asked about every command, with `before` and `after` it is done; it may raise Problem or Cut. `answers`, by method and path, come before everything but who is calling; `asked` has what came for them: method, path, query, body."""
+    """`refused` maps API keys to the checker's code. `trouble` is asked about every command, with `before` and `after` it is done; it may raise Problem or Cut. `uses` has key name, address and code of each validation. `answers`, by method and path, come before everything but who is calling; `asked` has what came for them: method, path, query, body."""
 
     jwks: Callable[[], Mapping[str, Any]]
     orgs: dict[str, dict[str, User]] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)
     keys_enabled: set[str] = field(default_factory=set)
+    keys: dict[str, Key] = field(default_factory=dict)
+    uses: list[tuple[str, str, str]] = field(default_factory=list)
     api_keys: dict[str, tuple[str, str, list[str]]] = field(default_factory=dict)
     answered: dict[tuple[str, ...], tuple[int, dict[str, Any]]] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
@@ -88,7 +98,8 @@ class Ledger:
         caller = self._caller(token)
         done = (caller, method, path, key)
         if key and done in self.answered:
-            return self.answered[done]
+            status, document = self.answered[done]
+            return status, document | ({"key": None, "key_withheld": True} if "key" in document else {})
         steps = path.strip("/").split("/")
         org = body["org_id"] if path == "/v1/orgs" else steps[2]
         operator = caller.startswith("platform/") or caller == "bootstrap"
@@ -96,7 +107,10 @@ class Ledger:
             raise Problem(404, "not_found", "no such organisation")
         if caller == "bootstrap" and any(user.role == "admin" for user in self.orgs.get("platform", {}).values()):
             raise Problem(403, "forbidden", "the platform has an admin")
-        answer = self._do(method, steps[3:], org, body)
+        if steps[3:4] == ["keys"]:
+            answer = self._do_with_key(method, steps[4:], org, body)
+        else:
+            answer = self._do(method, steps[3:], org, body)
         self.answered[done] = answer
         return answer
 
@@ -123,6 +137,34 @@ class Ledger:
                 self.orgs[org][user].active = False
                 return 200, {"user_id": user, "org_id": org, "revision": self.move(org)}
         raise Problem(404, "not_found", "no such call")
+
+    def _do_with_key(self, method: str, steps: list[str], org: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        match method, steps:
+            case "POST", []:
+                key_id = f"{len(self.keys):022}"
+                self.keys[key_id] = Key(org, body["user_id"], body["name"])
+                made = {"org_id": org, "key_id": key_id, "key": f"text of {key_id}", "revision": self.move(org)}
+                return 201, {**body, **made}
+            case "DELETE", [key_id] if key_id in self.keys:
+                self.keys[key_id].revoked = True
+                return 200, {"key_id": key_id, "org_id": org, "revision": self.move(org)}
+        raise Problem(404, "not_found", "no such call")
+
+    def tell(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What the checker answers."""
+        if path == "/v1/callers":
+            self.callers.append(body)
+            return self.who(body["token"])
+        return {"items": [self._validate(question) for question in body["items"]]}
+
+    def _validate(self, question: dict[str, Any]) -> dict[str, Any]:
+        key = self.keys[question["key"].removeprefix("text of ")]
+        org, _, revision = question["min_revision"].partition(":")
+        if int(revision) > self.revisions[org]:
+            return {"valid": False, "code": "STALE"}
+        code = "REVOKED" if key.revoked else "VALID"
+        self.uses.append((key.name, question["ip"], code))
+        return {"valid": not key.revoked, "code": code}
 
     def _caller(self, token: str) -> str:
         if looks_signed(token):
@@ -173,9 +215,8 @@ def serving(ledger: Ledger) -> Iterator[str]:
         def judge(self, body: dict[str, Any], token: str) -> tuple[int, dict[str, Any]]:
             if self.path == "/readyz":
                 return 200, {}
-            if self.path == "/v1/callers":
-                ledger.callers.append(body)
-                return (200, ledger.who(body["token"])) if token == CHECKER_TOKEN else (401, {})
+            if self.path in ("/v1/callers", "/v1/validations/batch"):
+                return (200, ledger.tell(self.path, body)) if token == CHECKER_TOKEN else (401, {})
             what = f"{self.command} {self.path}"
             ledger.trouble("before", what)
             with ledger.lock:

@@ -91,7 +91,7 @@ def asked(world: World, method: str, path: str) -> list[tuple[dict[str, str], di
 def browser(world: World, user: str, role: str = "member", org: str = "demo") -> Browser:
     """A person of the org, signed in; the read API knows who that is and what the org is."""
     person = world.person(org, user, role)
-    details = {"user_id": user, "org_id": org, "role": role, "kind": "person"}
+    details: dict[str, Any] = {"user_id": user, "org_id": org, "role": role, "kind": "person"}
     details |= {"name": person.name, "email": person.email}
     answer(world, "GET", "/v1/me", details | {"org": ORG | {"org_id": org}})
     answer(world, "GET", f"/v1/orgs/{org}", ORG | {"org_id": org})
@@ -99,6 +99,13 @@ def browser(world: World, user: str, role: str = "member", org: str = "demo") ->
     client = create_app(world.console).test_client()
     client.set_cookie("keyledger", cookie)
     return Browser(client, cookie)
+
+
+def visitor(client: FlaskClient) -> Browser:
+    """The same browser with the cookie that it has by now."""
+    cookie = client.get_cookie("keyledger")
+    assert cookie is not None
+    return Browser(client, cookie.value)
 
 
 def seen(response: TestResponse) -> str:

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from tests.integration.console_stand_ins import CHECKER_TOKEN, Cut, Ledger, serv
 from tests.waiting import eventually
 
 HTTP = urllib3.PoolManager()
+LOST = "Export for the contractor"
 
 
 @pytest.fixture
@@ -37,9 +39,13 @@ def first_start(folder: Path) -> dict[str, Any]:
 
 
 def assert_installed_once(ledger: Ledger) -> None:
-    made = {org: sorted((user.role, user.kind) for user in users.values()) for org, users in ledger.orgs.items()}
-    assert made == {"platform": [("admin", "person")], "demo": [("admin", "person"), ("member", "person")]}
+    made = {org: sorted(f"{user.role} {user.kind}" for user in users.values()) for org, users in ledger.orgs.items()}
+    users = ["admin person", "auditor person", "member person", "member person", "member service_account"]
+    assert made == {"platform": ["admin person"], "demo": users}
     assert ledger.keys_enabled == {"demo"}
+    names = [key.name for key in ledger.keys.values()]
+    assert len(names) == len(set(names)) == 7
+    assert [key.name for key in ledger.keys.values() if key.revoked] == [LOST]
 
 
 def test_the_first_start_makes_people_who_can_sign_in_and_says_who_to_the_owner_only(
@@ -97,6 +103,8 @@ COMMANDS = [
     "POST /v1/orgs/platform/users",
     "PUT /v1/orgs/demo/keys-enabled",
     "POST /v1/orgs/demo/users",
+    "POST /v1/orgs/demo/keys",
+    f"DELETE /v1/orgs/demo/keys/{4:022}",
 ]
 
 
@@ -115,6 +123,54 @@ def test_a_first_start_that_was_cut_short_at_any_command_is_finished_by_the_next
     world.ledger.trouble = lambda _when, _what: None
     world.bootstrap.once()
     assert_installed_once(world.ledger)
+
+
+def test_the_demo_organisation_has_used_keys_and_one_that_is_tried_after_its_revocation(world: World) -> None:
+    world.bootstrap.once()
+    uses = Counter((name, code) for name, _, code in world.ledger.uses)
+    assert uses[LOST, "VALID"] == 3
+    assert uses[LOST, "REVOKED"] == 4
+    assert len(uses) == 7
+    assert uses.total() > 50
+    assert len({address for name, address, _ in world.ledger.uses if name == "Sequencer import, production"}) == 2
+    assert "Plate reader (not connected yet)" in {key.name for key in world.ledger.keys.values()}
+    assert "Plate reader (not connected yet)" not in {name for name, _ in uses}
+
+
+def test_keys_whose_texts_were_lost_with_a_first_try_are_not_used_and_not_made_twice(world: World) -> None:
+    def cut(when: str, what: str) -> None:
+        if when == "before" and what.startswith("DELETE"):
+            raise Cut
+
+    world.ledger.trouble = cut
+    with pytest.raises(Problem):
+        world.bootstrap.once()
+    used = len(world.ledger.uses)
+    world.ledger.trouble = lambda _when, _what: None
+    world.bootstrap.once()
+    assert_installed_once(world.ledger)
+    assert len(world.ledger.uses) == used
+
+
+def test_what_is_refused_of_the_demo_is_left_out(world: World, tmp_path: Path) -> None:
+    def refuse(when: str, what: str) -> None:
+        if when == "before" and what == "POST /v1/orgs/demo/keys":
+            raise Problem(409, "key_limit", "there are too many")
+
+    world.ledger.trouble = refuse
+    world.bootstrap.once()
+    assert sorted(first_start(tmp_path)["demo"]) == ["admin", "member", "org_id"]
+    assert world.ledger.keys == {}
+    assert len(world.ledger.orgs["demo"]) == 5
+
+
+def test_a_checker_that_answers_nothing_about_keys_holds_up_no_first_start(world: World, tmp_path: Path) -> None:
+    away = {"code": "not_ready", "detail": "not now"}
+    world.ledger.answers["POST", "/v1/validations/batch"] = (503, away, {})
+    world.bootstrap.once()
+    assert_installed_once(world.ledger)
+    assert world.ledger.uses == []
+    assert first_start(tmp_path)["demo"]["org_id"] == "demo"
 
 
 @contextmanager
@@ -177,8 +233,8 @@ def test_a_console_killed_after_every_command_of_its_first_start_installs_once(
     assert seen == set(COMMANDS)
     assert_installed_once(ledger)
     with psycopg.connect(database) as connection:
-        rows = connection.execute("SELECT org_id, status FROM console.people ORDER BY email").fetchall()
-    assert rows == [("demo", "active"), ("demo", "active"), ("platform", "active")]
+        rows = connection.execute("SELECT org_id, status FROM console.people ORDER BY org_id").fetchall()
+    assert rows == [("demo", "active")] * 5 + [("platform", "active")]
 
 
 def test_the_process_serves_and_stops_in_order(database: str, tmp_path: Path, free_port: Callable[[], int]) -> None:

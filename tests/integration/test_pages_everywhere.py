@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.console_parts import World, running_console
-from tests.integration.page_parts import Browser, browser
+from tests.integration.page_parts import browser, visitor
 
 OPEN = {"/sign-in", "/sign-in/sso", "/sign-in/sso/callback", "/static/<name>"}
 
@@ -41,8 +41,8 @@ def test_no_form_is_taken_without_this_browsers_token(world: World) -> None:
 
 def test_no_form_is_taken_from_a_visitor(world: World) -> None:
     world.client.get("/sign-in")
-    visitor = Browser(world.client, str(world.client.get_cookie("keyledger").value))
-    answers = {path: visitor.post(path).status_code for path in addresses(world, "POST")}
+    guest = visitor(world.client)
+    answers = {path: guest.post(path).status_code for path in addresses(world, "POST")}
     assert {path for path, status in answers.items() if status != 401} == set()
 
 

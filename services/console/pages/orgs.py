@@ -1,6 +1,7 @@
 """Organisations: the list that operators see, and what admins and operators decide for one."""
 
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from flask import Response, request
 
@@ -94,7 +95,7 @@ def set_sign_in_rule(org: str) -> Response:
     guest, sso_only = here(), _flag("sso_only")
     guest.read("orgs", org)  # There is one: the rule is kept in this console's own table, which takes any id.
     try:
-        console().members.require_sso(guest.caller(), org, sso_only)
+        console().members.require_sso(guest.caller(), org, sso_only, guest.session.cookie)
     except Problem as problem:
         if problem.status not in REFUSED:
             raise
@@ -107,10 +108,12 @@ def _orgs(guest: Visit, status: int = 200, **context: Any) -> Response:
     cursor = request.args.get("cursor")
     found = guest.read("orgs", limit=_PAGE, cursor=cursor)
     following = found["next_cursor"]
-    next_href = rendering.address("/orgs", {"cursor": following}) if following else None
+    next_href = f"/orgs?{urlencode({'cursor': following})}" if following else None
     data = {"orgs": found["items"], "more": following is not None}
     first_href = "/orgs" if cursor else None
-    return live("orgs.html", "_orgs_table.html", data, status=status, next_href=next_href, first_href=first_href, **context)
+    return live(
+        "orgs.html", "_orgs_table.html", data, status=status, next_href=next_href, first_href=first_href, **context
+    )
 
 
 def _ask_to_switch_keys(guest: Visit, org: str, **refused: Any) -> Response:
@@ -142,7 +145,8 @@ def _ask_to_set_sign_in_rule(guest: Visit, org: str, **refused: Any) -> Response
         title, button = "Refuse passwords?", "Refuse passwords"
         effect = (
             f"People of {_called(found)}, its admins too, will sign in with {console().sso_name or 'single sign-on'} "
-            "only, by the e-mail address that is known here. Whoever is signed in now stays so. API keys go on working."
+            "only, by the e-mail address that is known here. Whoever else is signed in now has to sign in anew. "
+            "API keys go on working."
         )
     else:
         title, button = "Take passwords again?", "Take passwords again"

@@ -47,7 +47,7 @@ def create_key(org: str, user: str) -> Response:
         if problem.status not in REFUSED:
             raise
         return _user(guest, org, user, **in_form(problem))
-    return _user(guest, org, user, made=made, status=201)
+    return _user(guest, org, user, made=made, typed={}, status=201)  # What is typed next is another key.
 
 
 def address(org: str, user: str) -> str:
@@ -63,7 +63,7 @@ def name_of(user: dict[str, Any]) -> str:
 def _user(guest: Visit, org: str, user: str, status: int = 200, **context: Any) -> Response:
     is_past, path = request.args.get("keys") == "past", address(org, user)
     listed = _keys(guest, org, user, is_past)
-    given: dict[str, Any] = {"org": org, "path": path, "is_past": is_past, "made": None}
+    given: dict[str, Any] = {"org": org, "path": path, "address": path, "is_past": is_past, "made": None}
     given |= pager(path, {"keys": "past"} if is_past else {}, listed["next_cursor"])
     if is_part():
         may_revoke = request.args.get("may") == "1"

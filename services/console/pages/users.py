@@ -42,6 +42,7 @@ def org_users(org: str) -> Response:
         {"users": found["items"], "more": following is not None},
         org=org,
         path=path,
+        address=path,
         asked=asked,
         headings=_headings(path, asked),
         **pager(path, asked, following),
@@ -90,7 +91,7 @@ def with_query(path: str, query: dict[str, str]) -> str:
 
 
 def _new_user(org: str, **context: Any) -> Response:
-    return show("user_new.html", org=org, kind=_kind(), path=f"/orgs/{org}/users", **context)
+    return show("user_new.html", org=org, kind=_kind(), address=f"/orgs/{org}/users", **context)
 
 
 def _kind() -> str:

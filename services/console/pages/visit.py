@@ -48,7 +48,7 @@ class Visit:
     def me(self) -> dict[str, Any]:
         """The read API's answer about this person: user_id, org_id, role, kind, name, email, org."""
         if self._me is None:
-            self._me = self.read("me")
+            self._me = self.read("me", counts="exclude")
         return self._me
 
     @property

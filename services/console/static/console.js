@@ -9,14 +9,14 @@
   // Times, in the words of services/console/wording.py, and renewed as time goes by.
   const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
   const day = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium" });
-  const steps = [[31536000, "year"], [2592000, "month"], [86400, "day"], [3600, "hour"], [60, "minute"], [10, "second"]];
+  const steps = [[31536000, "year"], [2592000, "month"], [86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
 
   function distance(time) {
     const seconds = Math.floor(Math.abs(Date.now() - time) / 1000);
     const isAhead = time > Date.now() + 1000;
     if (isAhead && seconds < 60) return "in less than a minute";
     const [length, unit] = steps.find((step) => seconds >= step[0]) || [];
-    if (!length) return "just now";
+    if (seconds < 10) return "just now";
     const number = Math.floor(seconds / length);
     const words = `${number.toLocaleString("en")} ${unit}${number === 1 ? "" : "s"}`;
     return isAhead ? `in ${words}` : `${words} ago`;
@@ -33,9 +33,12 @@
   tellTimes();
   setInterval(tellTimes, 15000);
 
-  // Confirmations. The link that opened one may be replaced meanwhile, so its address is what is remembered.
+  // Parts are replaced while one works with them: a link is found again by its address, a tick by its name and value.
+  const nameOf = (part) => part.getAttribute("href") || `${part.name}=${part.value}`;
+  const named = (name) => Array.from(all("main a, main input")).find((part) => nameOf(part) === name);
+
+  // Confirmations.
   let asked = "";
-  const link = (address) => document.querySelector(`main a[href="${CSS.escape(address)}"]`);
 
   on("click", (event) => {
     const opener = event.target.closest("a[data-ask]");
@@ -50,19 +53,18 @@
   });
   dialog.addEventListener("close", () => {
     dialog.replaceChildren();
-    (link(asked) || main).focus();
+    (named(asked) || main).focus();
   });
 
   // Live parts: what has the focus, and what is ticked, stays so when its part is replaced.
   let focused = "";
   let ticked = [];
-  const boxName = (box) => `${box.name}=${box.value}`;
 
   on("htmx:beforeSwap", (event) => {
     const { target, xhr } = event.detail;
     if (target !== dialog) {
-      focused = (target.contains(document.activeElement) && document.activeElement.getAttribute("href")) || "";
-      ticked = Array.from(target.querySelectorAll("input:checked"), boxName);
+      focused = target.contains(document.activeElement) ? nameOf(document.activeElement) : "";
+      ticked = Array.from(target.querySelectorAll("input:checked"), nameOf);
     } else if (xhr.status !== 200 || /^\s*<!doctype/i.test(xhr.responseText)) {
       // No question but an error, or the sign-in page: shown as the page that it is.
       event.detail.shouldSwap = false;
@@ -75,8 +77,8 @@
       if (!dialog.open) dialog.showModal();
       return;
     }
-    for (const box of all("main input[type=checkbox]")) box.checked ||= ticked.includes(boxName(box));
-    if (focused && document.activeElement === document.body) link(focused)?.focus({ preventScroll: true });
+    for (const box of all("main input[type=checkbox]")) box.checked ||= ticked.includes(nameOf(box));
+    if (focused && document.activeElement === document.body) named(focused)?.focus({ preventScroll: true });
   });
 
   // A link in the banner is the server's word that this browser is signed out: no use in asking again.
@@ -108,7 +110,7 @@
       getSelection().selectAllChildren(source);
       say("Selected: press Ctrl+C");
     }
-    setTimeout(say, 4000, "Copy");
+    setTimeout(() => { say("Copy"); live.textContent = ""; }, 4000);
   });
 
   // What is shown once: reload and Back get the page above it, and no cache of pages keeps the text.

@@ -1,0 +1,87 @@
+"""Names are text, whatever is in them: shown as they were typed, never run, never markup."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.actions import ask_to_revoke, create_key, revoke, row, sign_in
+from tests.browser.conftest import Visit
+from tests.browser.visitor import PHONE_WIDTH
+from tests.fault.organisation import Org
+
+_HOSTILE = (
+    "<script>document.title='run'</script>",
+    '"><img src=x onerror="document.title=\'run\'">',
+    "' onmouseover='document.title=`run`' x='",
+    "</title></textarea><svg onload=document.title='run'>",
+    "{{ 7 * 7 }} ${7*7} %s",
+)
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_a_key_name_is_shown_as_it_was_typed_on_every_page_that_has_it(
+    visit: Visit, shared_org: Org, name: str
+) -> None:
+    page = sign_in(visit(), shared_org, "member")
+    page.goto("/account")
+    create_key(page, name)
+    _is_harmless(page, name)
+    page.goto("/account")
+    _is_harmless(page, name)
+    row(page, name).get_by_role("link", name=name, exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(name)
+    _is_harmless(page, name)
+    page.goto("/account")
+    ask_to_revoke(page, name)
+    expect(page.get_by_role("dialog")).to_contain_text(name)
+    page.keyboard.press("Escape")
+    admins = sign_in(visit(), shared_org, "admin")
+    for path in ("keys", f"users/{shared_org.users['member']}"):
+        admins.goto(f"/orgs/{shared_org.id}/{path}")
+        _is_harmless(admins, name)
+    revoke(admins, name)
+    assert "run" not in admins.title()
+
+
+def test_the_name_of_a_person_and_of_an_organisation_is_text_too(visit: Visit, org: Org) -> None:
+    page = sign_in(visit(), org, "admin")
+    page.goto("/account")
+    page.get_by_label("Change your name").fill(_HOSTILE[1])
+    page.get_by_role("button", name="Save name").click()
+    _is_harmless(page, _HOSTILE[1])
+    page.goto(f"/orgs/{org.id}/users")
+    _is_harmless(page, _HOSTILE[1])
+    page.get_by_role("link", name=_HOSTILE[1]).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(_HOSTILE[1])
+    _is_harmless(page, _HOSTILE[1])
+
+
+def test_long_names_do_not_widen_a_phones_page(visit: Visit, org: Org) -> None:
+    org.create("member", "W" * 100)
+    org.create("member", "two words " * 9 + "and an end")
+    visitor = visit(width=PHONE_WIDTH)
+    sign_in(visitor, org, "admin")
+    for path in (f"/orgs/{org.id}/keys", f"/orgs/{org.id}/users/{org.users['member']}"):
+        expect(row(visitor.opens(path), "W" * 100)).to_be_visible()
+        assert visitor.overflow() == 0
+    visitor.page.get_by_role("link", name="W" * 100, exact=True).click()
+    expect(visitor.page.get_by_role("heading", level=1)).to_contain_text("W" * 100)
+    assert visitor.overflow() == 0
+
+
+def test_a_search_is_shown_as_it_was_typed(visit: Visit, shared_org: Org) -> None:
+    page = sign_in(visit(), shared_org, "admin")
+    for path in ("keys", "users"):
+        page.goto(f"/orgs/{shared_org.id}/{path}")
+        page.get_by_label("Search").fill(_HOSTILE[1])
+        page.get_by_label("Search").press("Enter")
+        page.wait_for_url("**search=**")
+        expect(page.get_by_label("Search")).to_have_value(_HOSTILE[1])
+        assert "run" not in page.title()
+        assert page.locator("img").count() == 0
+
+
+def _is_harmless(page: Page, name: str) -> None:
+    expect(page.get_by_text(name).first).to_be_visible()
+    page.mouse.move(300, 300)
+    assert "run" not in page.title()
+    assert page.locator("img, main svg[onload]").count() == 0

@@ -1,0 +1,53 @@
+"""Everything works with JavaScript off."""
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.actions import ask_to_revoke, create_key, row, sign_in
+from tests.browser.conftest import Visit
+from tests.fault.organisation import Org
+
+
+def test_a_member_creates_and_revokes_a_key_without_javascript(visit: Visit, shared_org: Org) -> None:
+    page = sign_in(visit(javascript=False), shared_org, "member")
+    page.goto("/account")
+    key = create_key(page, "plain")
+    page.goto("/account")
+    assert key not in page.content()
+    ask_to_revoke(page, "plain")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("plain")
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+    expect(page.locator(".banner[role=status]")).to_be_visible()
+    expect(row(page, "plain")).to_have_count(0)
+    shared_org.system.validates_as(key, "REVOKED")
+
+
+def test_whoever_changes_their_mind_on_the_confirmation_page_revokes_nothing(visit: Visit, shared_org: Org) -> None:
+    shared_org.create("member", "kept")
+    page = sign_in(visit(javascript=False), shared_org, "member")
+    page.goto("/account")
+    ask_to_revoke(page, "kept")
+    page.get_by_role("link", name="Cancel").click()
+    expect(row(page, "kept")).to_have_count(1)
+
+
+def test_an_admin_adds_a_person_who_signs_in_and_out_without_javascript(visit: Visit, shared_org: Org) -> None:
+    admins = sign_in(visit(javascript=False), shared_org, "admin")
+    admins.goto(f"/orgs/{shared_org.id}/users/new")
+    admins.get_by_label("Name").fill("Lise Meitner")
+    admins.get_by_label("E-mail").fill(f"lise@{shared_org.id}.test")
+    admins.get_by_role("button", name="Add").click()
+    password = admins.get_by_label("Temporary password").inner_text()
+    page = visit(javascript=False).sign_in(f"lise@{shared_org.id}.test", password)
+    _choose_password(page, password, "a password of her own 1938")
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+
+
+def _choose_password(page: Page, old: str, new: str) -> None:
+    expect(page).to_have_url("/account/password")
+    page.locator("[name=old]").fill(old)
+    page.locator("[name=new]").fill(new)
+    page.locator("[name=again]").fill(new)
+    page.get_by_role("button", name="Change password").click()
