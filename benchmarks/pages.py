@@ -107,7 +107,7 @@ def _paths(corpus: Corpus) -> dict[str, str]:
 
 def _measure(name: str, port: int, path: str, cookie: str, expected: bytes, scale: float) -> Row:
     asked = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\r\n".encode()
-    load = closed_loop([port], 1, lambda _: asked, expected, SECONDS * scale)
+    load = closed_loop([port], 1, lambda _: asked, expected, max(1.0, SECONDS * scale))
     if load.others or not load.latencies_s:
         raise RuntimeError(f"{path} answered {dict(load.others)}, and {len(load.latencies_s)} times as it should")
     p95_ms = percentile(sorted(load.latencies_s), 0.95) * 1000

@@ -1,5 +1,6 @@
 """What is done to people, by the JSON calls and by the pages alike: rights are judged here, once for both."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +27,21 @@ class Members:
     sso: SingleSignOn
     sessions: Sessions
 
-    def add(self, caller: Caller, org: str, asked: dict[str, Any]) -> tuple[Person, str | None]:
+    def add(
+        self, caller: Caller, org: str, asked: dict[str, Any], once: str | None = None
+    ) -> tuple[Person, str | None]:
         """Add who a `bodies.UserRequest` asks for; gives the temporary password of a person without one.
+
+        What was added with the same `once` by the same caller is given again, without its password.
 
         Where single sign-on is required nobody needs a password, so none is made.
         """
         must_administer(caller, org)
         must_have_scope(caller, KEYS_WRITE)
+        key = None if once is None else hashlib.sha256(f"{caller.org_id} {caller.user_id} {once}".encode()).hexdigest()
+        known = None if key is None else self.people.added_with(key)
+        if known is not None and known.org_id == org:
+            return known, None
         password, given = asked.pop("password"), None
         if password is not None:
             _refuse_weak(password, "/password", asked["name"], asked["email"])
@@ -40,7 +49,7 @@ class Members:
             password = given = passwords.temporary()
         hashed = self.passwords.hash(password) if password else None
         new = NewPerson(org_id=org, password_hash=hashed, must_change_password=given is not None, **asked)
-        return self.adding.add(new, caller.token), given
+        return self.adding.add(new, caller.token, key), given
 
     def erase(self, caller: Caller, org: str, user: str) -> dict[str, Any]:
         """Erase a user: the personal data here, then the rights in the ledger. Gives the command API's answer."""

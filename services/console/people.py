@@ -64,6 +64,10 @@ class People:
         """The active person of this org with this id."""
         return self._one("org_id = %s AND user_id = %s", [org_id, user_id])
 
+    def added_with(self, key: str) -> Person | None:
+        """The active person that was added with this Idempotency-Key."""
+        return self._one("idempotency_key = %s", [key])
+
     def reserve(self, new: NewPerson, fresh_key: str) -> tuple[str, bool]:
         """Make a pending row, or take over the one that an earlier try of the same left behind.
 
@@ -78,7 +82,7 @@ class People:
                 return key, False
             if _insert(connection, new, fresh_key, now_ms):
                 return fresh_key, True
-            raise _refusal(connection, new, now_ms)
+            raise _refusal(connection, new, fresh_key, now_ms)
 
     def activate(self, key: str, user_id: str, revision: int) -> None:
         """The command API has added the user of this pending row. Repeating it changes nothing."""
@@ -186,11 +190,11 @@ def _parameters(new: NewPerson, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _refusal(connection: Connection[tuple[Any, ...]], new: NewPerson, now_ms: int) -> Problem:
+def _refusal(connection: Connection[tuple[Any, ...]], new: NewPerson, key: str, now_ms: int) -> Problem:
     busy = connection.execute(
-        """SELECT 1 FROM console.people WHERE lower(email) = lower(%s) AND org_id = %s AND kind = %s AND role = %s
-              AND status = 'pending' AND claimed_until_ms > %s""",
-        [new.email, new.org_id, new.kind, new.role, now_ms],
+        """SELECT 1 FROM console.people WHERE (lower(email) = lower(%s) OR idempotency_key = %s)
+              AND org_id = %s AND kind = %s AND role = %s AND status = 'pending' AND claimed_until_ms > %s""",
+        [new.email, key, new.org_id, new.kind, new.role, now_ms],
     ).fetchone()
     if busy:
         return Problem(503, "busy", "this person is being added by another request right now", retry_after_s=2)

@@ -1,6 +1,7 @@
 """Browsers without a screen: Flask's test client with a session, on a console whose APIs answer as a test says."""
 
 import re
+import secrets
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
@@ -69,7 +70,7 @@ class Browser:
     def post(self, path: str, csrf: str | None = None, **fields: str) -> TestResponse:
         """Send a form as this browser got it; `csrf` is another's where given."""
         token = form_token(self.cookie) if csrf is None else csrf
-        return self.client.post(path, data={"csrf": token, "once": "once", **fields})
+        return self.client.post(path, data={"csrf": token, "once": secrets.token_hex(8), **fields})
 
 
 def answer(world: World, method: str, path: str, document: Any, status: int = 200, **headers: str) -> None:

@@ -411,3 +411,19 @@ def test_an_auditor_who_knows_the_address_is_refused(world: World, path: str) ->
     assert auditor.post(f"{USER_PAGE}/{path}").status_code == 403
     assert world.console.people.get("demo", "member") is not None
     assert [verb for verb, *_ in world.ledger.asked if verb != "GET"] == []
+
+
+def test_a_form_that_is_sent_twice_adds_one_service_account(world: World, admin: Browser) -> None:
+    form = {"kind": "service_account", "name": "Nightly import", "role": "member", "once": "the same"}
+    first = admin.post(f"{PAGE}/new", **form)
+    again = admin.post(f"{PAGE}/new", **form)
+    assert first.status_code == again.status_code == 303
+    assert first.headers["Location"] == again.headers["Location"]
+    assert world.rows("SELECT count(*) FROM console.people WHERE kind = 'service_account'") == [(1,)]
+
+
+def test_a_form_that_is_sent_twice_shows_the_temporary_password_once(world: World, admin: Browser) -> None:
+    form = {"kind": "person", "name": "Ada", "email": "ada@example.org", "role": "member", "once": "the same"}
+    first, again = (admin.post(f"{PAGE}/new", **form) for _ in range(2))
+    assert "Temporary password" in seen(first)
+    assert (again.status_code, "password" in seen(again).lower()) == (303, False)

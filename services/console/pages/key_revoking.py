@@ -110,10 +110,11 @@ def _chosen(guest: Visit, org: str) -> list[dict[str, Any]]:
     return [guest.read("orgs", org, "keys", key) for key in ids]
 
 
-def _effect(guest: Visit, key: dict[str, Any]) -> str:
-    loud = Markup("<strong>It is in use: it was used in the last 24 hours.</strong> ") if _is_in_use(key) else ""
+def _effect(guest: Visit, key: dict[str, Any]) -> list[str]:
     owner = "you" if is_own(guest, key) else key["owner_name"] or key["user_id"]
-    return loud + f"The key belongs to {owner}. {_last_use(key)} It stops working at once. Revoking cannot be undone."
+    effect = [f"The key belongs to {owner}. {_last_use(key)}", "It stops working at once. Revoking cannot be undone."]
+    loud = [Markup("<strong>It is in use: it was used in the last 24 hours.</strong>")] if _is_in_use(key) else []
+    return [*loud, *effect]
 
 
 def _why() -> dict[str, str]:

@@ -70,16 +70,16 @@ def key_id_in(text: str) -> str | None:
 
 
 def _org_keys(guest: Visit, org: str, status: int = 200, **refused: Any) -> Response:
-    at, asked, found = f"/orgs/{org}/keys", _asked(), _NOTHING
+    at, asked, found, is_listed = f"/orgs/{org}/keys", _asked(), _NOTHING, True
     try:
         query = _query(asked, times.wall_clock_ms())
         found = guest.read("orgs", org, "keys", limit=PAGE, cursor=request.args.get("cursor"), **query)
     except Problem as problem:
         if problem.status != 400:
             raise
-        refused = in_form(problem)
+        refused, is_listed = in_form(problem), False
         status = refused.pop("status")
-    given: dict[str, Any] = {"org": org, "at": at, "asked": asked}
+    given: dict[str, Any] = {"org": org, "at": at, "asked": asked, "is_listed": is_listed}
     if is_part():
         may_revoke = request.args.get("may") == "1"
     else:

@@ -1,7 +1,6 @@
 """Organisations: the list that operators see, and what admins and operators decide for one."""
 
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from flask import Response, request
 
@@ -12,9 +11,9 @@ from services.console.caller import must_administer, not_found
 from services.console.pages import rendering
 from services.console.pages.blueprint import pages
 from services.console.pages.rendering import REFUSED, confirm, done, in_form, is_part, live
+from services.console.pages.users import PAGE, pager
 from services.console.pages.visit import Visit, console, here, typed
 
-_PAGE: Final = 25
 _REASON: Final = {
     "kind": "field",
     "name": "reason",
@@ -105,15 +104,10 @@ def set_sign_in_rule(org: str) -> Response:
 
 
 def _orgs(guest: Visit, status: int = 200, **context: Any) -> Response:
-    cursor = request.args.get("cursor")
-    found = guest.read("orgs", limit=_PAGE, cursor=cursor)
+    found = guest.read("orgs", limit=PAGE, cursor=request.args.get("cursor"))
     following = found["next_cursor"]
-    next_href = f"/orgs?{urlencode({'cursor': following})}" if following else None
     data = {"orgs": found["items"], "more": following is not None}
-    first_href = "/orgs" if cursor else None
-    return live(
-        "orgs.html", "_orgs_table.html", data, status=status, next_href=next_href, first_href=first_href, **context
-    )
+    return live("orgs.html", "_orgs_table.html", data, status=status, **pager("/orgs", {}, following), **context)
 
 
 def _ask_to_switch_keys(guest: Visit, org: str, **refused: Any) -> Response:

@@ -69,8 +69,8 @@ def is_part() -> bool:
     return request.method == "GET" and request.args.get("part") == "1"
 
 
-def confirm(title: str, effect: str, button: str, **context: Any) -> Response:
-    """Ask once before something is done: a dialog where htmx asks, else a page. The form posts to this address."""
+def confirm(title: str, effect: str | list[str], button: str, **context: Any) -> Response:
+    """Ask once before something is done, saying its `effect`: a dialog where htmx asks, else a page. The form posts to this address."""
     template = "_confirm.html" if request.headers.get("HX-Request") == "true" else "confirm.html"
     return show(template, title=title, effect=effect, button=button, action=request.path, back=back(), **context)
 

@@ -111,4 +111,4 @@ def _ask_once(do: Callable[[], Response], title: str, meaning: list[str], button
             if problem.status not in REFUSED:
                 raise
             refused = in_form(problem)
-    return confirm(title, " ".join(meaning), button, danger=danger, **refused)
+    return confirm(title, meaning, button, danger=danger, **refused)

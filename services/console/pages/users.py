@@ -10,7 +10,7 @@ from services.console import bodies
 from services.console.caller import must_administer
 from services.console.pages.blueprint import pages
 from services.console.pages.rendering import REFUSED, done, in_form, live, show
-from services.console.pages.visit import console, here, typed
+from services.console.pages.visit import console, here, once, typed
 
 PAGE: Final = 25
 """So many rows does a page show."""
@@ -64,7 +64,7 @@ def add_user(org: str) -> Response:
     guest = here()
     asked = {"name": request.form.get("name", ""), "email": typed("email"), "kind": _kind(), "role": typed("role")}
     try:
-        person, password = console().members.add(guest.caller(), org, load(bodies.UserRequest(), asked))
+        person, password = console().members.add(guest.caller(), org, load(bodies.UserRequest(), asked), once())
     except Problem as problem:
         if problem.status not in REFUSED:
             raise

@@ -8,7 +8,7 @@
 
   // Times, in the words of services/console/wording.py, and renewed as time goes by.
   const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
-  const day = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium" });
+  const inFull = (moment) => exact.format(moment).replace("Sept", "Sep");
   const steps = [[31536000, "year"], [2592000, "month"], [86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
 
   function distance(time) {
@@ -25,8 +25,8 @@
   function tellTimes() {
     for (const time of all("time[datetime]")) {
       const moment = new Date(time.dateTime);
-      time.title = exact.format(moment);
-      const text = "ago" in time.dataset ? distance(moment) : "exact" in time.dataset ? time.title : day.format(moment);
+      time.title = inFull(moment);
+      const text = "ago" in time.dataset ? distance(moment) : "exact" in time.dataset ? time.title : time.title.split(",")[0];
       if (time.textContent !== text) time.textContent = text;
     }
   }
