@@ -191,7 +191,7 @@ def test_the_name_says_what_a_key_is_for_is_unique_and_can_be_changed(visit: Vis
     own_keys(page).get_by_role("button", name="Create", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("name already")
     row(page, "import 2026-11-23").get_by_role("link", name="import 2026-11-23", exact=True).click()
-    page.get_by_label("Name").fill("import of plates")
+    page.get_by_role("textbox", name="Name").fill("import of plates")
     page.get_by_role("button", name=re.compile("Save|Rename")).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("import of plates")
     page.goto("/account")

@@ -17,7 +17,8 @@ from services.console.sessions import form_token, fresh_cookie
 REFUSED: Final = frozenset({400, 409, 422, 429, 503})
 """Refusals that belong beside the form they refuse; others are pages of their own."""
 _log = structlog.get_logger()
-_SECRETS: Final = frozenset({"csrf", "password", "old", "new", "again"})
+_SECRETS: Final = frozenset({"csrf", "password", "old", "new", "again", "pasted"})
+"""Fields that never come back in a page."""
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
