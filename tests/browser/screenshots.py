@@ -18,7 +18,7 @@ _WIDTH = 1000
 
 
 def main() -> None:
-    """Every page, light and dark, and what it weighs; in JPEG, as PNG of this size would be heavier."""
+    """Every page, light and dark, and what it weighs."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix="screenshots-") as var:
         print("starting Kafka, PostgreSQL and the services", flush=True)
@@ -35,19 +35,20 @@ def _take_all(system: System, chromium: Browser) -> None:
         visitor = Visitor(chromium, system.urls["console"][0], width=_WIDTH)
         enter(visitor, system, org, who)
         for stop in stops:
-            weight = visitor.transferred(stop.path.format(**ids))
-            _take(visitor, stop.see(visitor, ids), f"{stop.name:<22} {weight / 1000:5.1f} kB", stop.name)
+            weight = stop.weigh(visitor, ids)
+            _take(stop.see(visitor, ids), stop.name, whole=not stop.click)
+            print(f"  {stop.name:<22} {weight / 1000:5.1f} kB", flush=True)
         if who == "member":
-            _take(visitor, new_key(visitor), "account-new-key", "account-new-key")
+            _take(new_key(visitor), "account-new-key", whole=True)
         for line in visitor.leave():
             print(f"  wrong: {line}")
 
 
-def _take(visitor: Visitor, page: Page, line: str, name: str) -> None:
+def _take(page: Page, name: str, *, whole: bool) -> None:
+    # A dialog covers the window, so behind it only that much of the page is shown.
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.screenshot(path=FOLDER / f"{name}-{scheme}.jpg", type="jpeg", quality=70)
-    print(f"  {line}", flush=True)
+        page.screenshot(path=FOLDER / f"{name}-{scheme}.png", full_page=whole)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,7 @@ def test_every_page_is_light_accessible_and_fits_a_phone(
     come: Callable[[str], Visitor], ids: dict[str, str], stop: Stop
 ) -> None:
     visitor = come(stop.who)
-    if stop.status >= 400:
-        visitor.expect(stop.status)
-    assert visitor.transferred(stop.path.format(**ids)) < _LIMIT_BYTES
+    assert stop.weigh(visitor, ids) < _LIMIT_BYTES
     page = stop.see(visitor, ids)
     check_accessibility(page)
     page.set_viewport_size({"width": PHONE_WIDTH, "height": 700})

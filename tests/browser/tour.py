@@ -26,13 +26,17 @@ class Stop:
 
     def see(self, visitor: Visitor, ids: dict[str, str]) -> Page:
         """Open it, with the ids that `populate` gave."""
-        if self.status >= 400:
-            visitor.expect(self.status)
+        visitor.expect(self.status)
         page = visitor.opens(self.path.format(**ids))
         if self.click:
             page.locator(self.click).first.click()
             page.get_by_role("dialog").wait_for()
         return page
+
+    def weigh(self, visitor: Visitor, ids: dict[str, str]) -> int:
+        """Bytes transferred for it with nothing in the cache."""
+        visitor.expect(self.status)
+        return visitor.transferred(self.path.format(**ids))
 
 
 STOPS = (

@@ -1,7 +1,6 @@
 """Somebody with a browser, and everything that happened in it that should not have."""
 
 from collections import Counter
-from typing import Literal
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
@@ -77,11 +76,6 @@ class Visitor:
         """By how many pixels the page is wider than the window."""
         width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return int(width)
-
-    def in_colours(self, scheme: Literal["light", "dark"]) -> Page:
-        """The page as somebody sees it who prefers light or dark."""
-        self.page.emulate_media(color_scheme=scheme)
-        return self.page
 
     def leave(self) -> list[str]:
         """Close the browser profile; gives what was wrong."""

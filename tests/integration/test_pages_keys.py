@@ -478,3 +478,8 @@ def test_what_many_rows_weigh_leaves_room_on_the_page(world: World, admin: Brows
     ]
     answer(world, "GET", KEYS, listed(*rows, next_cursor="x" * 80))
     assert len(admin.get(PAGE).get_data()) < 33_000
+
+
+def test_a_whole_key_in_the_search_leads_to_its_page_and_out_of_the_address(world: World, admin: Browser) -> None:
+    answered = admin.get(f"{PAGE}?search=kl_{KEY['key_id']}_{'a' * 49}")
+    assert (answered.status_code, answered.headers["Location"]) == (303, f"{PAGE}/{KEY['key_id']}")

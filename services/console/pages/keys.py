@@ -26,7 +26,9 @@ _KEY_ID: Final = re.compile(f"(?<![0-9A-Za-z])({fields.KEY_ID})(?![0-9A-Za-z])")
 @pages.get("/orgs/<org>/keys")
 def org_keys(org: str) -> Response:
     """The table, newest first. Parameters: search, owner, unused_for (days), never_used, expiring (days), cursor."""
-    return _org_keys(here(), org)
+    guest, whole = here(), _KEY_TEXT.search(request.args.get("search", ""))
+    # A whole key that was pasted into the wrong field must not stay in the address.
+    return redirect(f"/orgs/{org}/keys/{whole[1]}") if whole else _org_keys(guest, org)
 
 
 @pages.get("/orgs/<org>/keys.csv")
