@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from signal import SIGTERM
 
 import pytest
 from playwright.sync_api import Browser
@@ -10,14 +11,32 @@ from tests.browser.chromium import running_chromium
 from tests.browser.visitor import Visitor
 from tests.end_to_end.system import System, running
 from tests.fault.organisation import Org
+from tests.integration.oidc_provider import Provider, provider_process, settings
 
 Visit = Callable[..., Visitor]
 
 
 @pytest.fixture(scope="package")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    """A provider of single sign-on, as a real process."""
+    with provider_process(tmp_path_factory.mktemp("provider")) as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def system(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[System]:
     """Kafka, PostgreSQL, a command API, a projector, a checker and the console, as real processes."""
+    sso = settings(provider.issuer)
     with running(tmp_path_factory.mktemp("browser")) as made:
+        made.end("console", SIGTERM)
+        made.spawn(
+            "console",
+            KEYLEDGER_OIDC_ISSUER=sso.issuer,
+            KEYLEDGER_OIDC_CLIENT_ID=sso.client_id,
+            KEYLEDGER_OIDC_CLIENT_SECRET=sso.client_secret,
+            KEYLEDGER_OIDC_NAME=sso.name,
+        )
+        made.wait_ready("console")
         yield made
 
 

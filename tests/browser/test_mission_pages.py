@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import psycopg
 import pytest
 from playwright.sync_api import expect
 
@@ -24,6 +23,7 @@ from tests.browser.actions import (
 from tests.browser.conftest import Visit, new_org
 from tests.end_to_end.system import System
 from tests.fault.organisation import Org
+from tests.integration.oidc_provider import Provider
 
 
 @pytest.fixture
@@ -45,12 +45,14 @@ def test_a_key_made_on_the_page_works_for_an_automation(visit: Visit, shared_org
 
 
 def test_where_single_sign_on_is_enforced_passwords_are_refused_and_keys_go_on_working(
-    visit: Visit, org: Org, system: System
+    visit: Visit, org: Org, system: System, provider: Provider
 ) -> None:
     key = create_key(account(visit(), org), "automation")
-    with psycopg.connect(system.database.url) as connection:
-        connection.execute("INSERT INTO console.org_sign_in (org_id, sso_only) VALUES (%s, true)", [org.id])
-    visitor = visit()
+    admin = sign_in(visit(), org, "admin")
+    admin.get_by_role("link", name="Organisation").click()
+    admin.get_by_role("link", name="Refuse passwords").click()
+    answer(admin, "Refuse passwords")
+    visitor = visit(also=provider.issuer)
     visitor.expect(403)
     page = visitor.opens("/sign-in")
     page.get_by_label("E-mail").fill(f"member@{org.id}.test")
@@ -58,6 +60,12 @@ def test_where_single_sign_on_is_enforced_passwords_are_refused_and_keys_go_on_w
     page.get_by_role("button", name="Sign in", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("single sign-on")
     system.validates_as(key, "VALID")
+    provider.knows("grace", email=f"member@{org.id}.test", email_verified=True)
+    page.get_by_role("link", name="Sign in with Acme Login").click()
+    page.locator("input[name=sub]").fill("grace")
+    page.get_by_role("button", name="Authorize").click()
+    page.wait_for_url(f"{visitor.console}/account")
+    expect(row(page, "automation")).to_be_visible()
 
 
 def test_an_admin_adds_a_service_account_and_makes_a_key_with_only_the_rights_given(
@@ -277,6 +285,7 @@ def test_admins_revoke_any_users_key_including_their_own(
     page = sign_in(visit(), shared_org, "admin")
     page.goto(f"/orgs/{shared_org.id}/keys")
     revoke(page, f"revoked for {owner}")
+    expect(row(page, f"revoked for {owner}")).to_have_count(0)
     system.validates_as(key, "REVOKED")
 
 

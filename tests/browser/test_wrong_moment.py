@@ -1,7 +1,9 @@
 """Forms that come at the wrong moment: nothing is done that was not meant, and nothing that was typed is lost."""
 
 import psycopg
+import pytest
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.browser.actions import full_key, own_keys, row
 from tests.browser.conftest import Visit
@@ -32,8 +34,10 @@ def test_an_open_page_says_that_its_session_ended_and_keeps_what_is_being_typed(
 ) -> None:
     page = _typing(visit(), org, "half a name")
     _end_sessions(system, org)
-    expect(page.get_by_text("You are signed out")).to_be_visible()
+    expect(page.locator("#banner[role=status]")).to_contain_text("You are signed out")
     expect(own_keys(page).get_by_label("Name")).to_have_value("half a name")
+    with pytest.raises(PlaywrightTimeout):  # Asking on each second would only be told the same.
+        page.wait_for_event("request", timeout=2500)
 
 
 def test_a_form_of_an_earlier_session_does_nothing_and_shows_what_was_typed(visit: Visit, org: Org) -> None:

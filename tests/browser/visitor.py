@@ -1,5 +1,6 @@
 """Somebody with a browser, and everything that happened in it that should not have."""
 
+import re
 from collections import Counter
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
@@ -14,11 +15,14 @@ _LEFT_BEHIND = "net::ERR_ABORTED"
 
 class Visitor:
     """A browser profile with one page open. `wrong` collects errors of scripts, of our Content-Security-Policy and of
-    the network, requests to any other host, and answers of 400 and above that the test did not announce with `expect`.
+    the network, requests to any other host than the console's (and `also`), and answers of 400 and above that the test did not announce with `expect`.
     """
 
-    def __init__(self, chromium: Browser, console: str, *, javascript: bool = True, width: int = 1280) -> None:
+    def __init__(
+        self, chromium: Browser, console: str, *, javascript: bool = True, width: int = 1280, also: str = "data:"
+    ) -> None:
         self.console = console
+        self._hosts = (f"{console}/", "data:", also)
         self.wrong: list[str] = []
         self._expected: Counter[int] = Counter()
         self.context = chromium.new_context(
@@ -30,6 +34,12 @@ class Visitor:
             reduced_motion="reduce",  # Nothing is measured or photographed half-way through a change of colour.
         )
         self.context.set_default_timeout(PATIENCE_MS)
+        # What a page of `also` wants from elsewhere is not ours to judge, and comes empty.
+        self._also = also
+        self.context.route(
+            re.compile("^https:"),
+            lambda route: route.fulfill(body="") if self._is_theirs(route.request) else route.continue_(),
+        )
         self.context.on("console", self._said)
         self.context.on("weberror", lambda error: self.wrong.append(f"script: {error.error}"))
         self.context.on("request", self._asked)
@@ -89,8 +99,11 @@ class Visitor:
             self.wrong.append(f"console: {message.text}")
 
     def _asked(self, request: Request) -> None:
-        if not request.url.startswith((f"{self.console}/", "data:")):
+        if not request.url.startswith(self._hosts) and not self._is_theirs(request):
             self.wrong.append(f"another host: {request.method} {request.url}")
+
+    def _is_theirs(self, request: Request) -> bool:
+        return request.headers.get("referer", "").startswith(self._also)
 
     def _answered(self, response: Response) -> None:
         if response.status >= 400 and response.status not in self._expected:

@@ -192,14 +192,14 @@ def test_without_active_keys_it_is_said_that_nothing_stops(world: World) -> None
 def test_a_refused_switch_is_asked_again_with_the_reason_kept(world: World) -> None:
     answer(world, "PUT", SWITCH, REFUSAL, 503)
     page = browser(world, "ada", "admin").post(
-        "/orgs/demo/keys-enabled", enabled="0", reason="a leak", back="/orgs/demo"
+        "/orgs/demo/keys-enabled", enabled="0", reason="a leak", once="the same form"
     )
     html = page.get_data(as_text=True)
     assert page.status_code == 503
     assert "Others are changing the same things right now." in seen(page)
     assert 'value="a leak"' in html
     assert 'name="enabled" value="0"' in html
-    assert 'name="once" value="once"' in html
+    assert 'name="once" value="the same form"' in html
 
 
 def test_a_switch_without_a_direction_is_not_there(world: World) -> None:

@@ -59,9 +59,9 @@ def live(
     return show(part, data=data, **context)
 
 
-def retarget(answer: Response, target: str) -> Response:
-    """Let htmx replace the element with this selector, and not the one that asked."""
-    answer.headers.update({"HX-Retarget": target, "HX-Reswap": "outerHTML"})
+def retarget(answer: Response, target: str, swap: str = "outerHTML") -> Response:
+    """Let htmx replace the element with this selector, or with `innerHTML` what is in it, and not the one that asked."""
+    answer.headers.update({"HX-Retarget": target, "HX-Reswap": swap})
     return answer
 
 
@@ -118,7 +118,7 @@ def signed_out(ended: SignedOut) -> Response:
     g.outcome = "signed_out"
     g.pop("visit", None)
     if is_part():
-        return retarget(show("_signed_out.html"), "#banner")
+        return retarget(show("_signed_out.html"), "#banner", "innerHTML")
     if request.method == "GET":
         query = {"next": request.full_path.rstrip("?")} if request.path != "/" else {}
         if ended.why:
