@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 SHAPE = r"[2-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
 EARLIEST_MS = 946_684_800_000
 LATEST_MS = 253_402_300_799_999
+DAY_MS = 24 * 3600 * 1000
 Clock = Callable[[], int]
 """Gives the wall time in milliseconds since 1970."""
 _SHAPE = re.compile(SHAPE)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.times import DAY_MS
+
 PARTITIONS: Final = 12
 """A constant of the ledger, never read from metadata: another number would scatter an organisation's history."""
 
 MAX_VALUE_BYTES: Final = 32 * 1024
-_DAY_MS: Final = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ _FOR_EVER = {
     # The limit above counts what is stored: compressed, 64 KiB could become gigabytes in every reader.
     "compression.type": "uncompressed",
 }
-_FINITE = _FOR_EVER | {"retention.ms": str(400 * _DAY_MS)}
+_FINITE = _FOR_EVER | {"retention.ms": str(400 * DAY_MS)}
 TOPICS: Final = (
     Topic(LIFECYCLE, PARTITIONS, _FOR_EVER),
     Topic(USAGE, PARTITIONS, _FINITE),

@@ -7,7 +7,6 @@ from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
-from services.console.caller import not_found
 from services.console.pages import (
     account,
     key,
@@ -71,10 +70,13 @@ def _problem(problem: Problem) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
-    if status == 404 and not request.path.startswith(_JSON) and request.accept_mimetypes.accept_html:
-        return rendering.finish(rendering.not_done(not_found()))
     problem = Problem(status, _CODES.get(status, "http_error"), error.description or error.name)
     problem.headers.update({name: value for name, value in error.get_headers() if name == "Allow"})
+    if (
+        not request.path.startswith(_JSON)
+        and request.accept_mimetypes.best_match([MEDIA_TYPE, "text/html"]) == "text/html"
+    ):
+        return rendering.finish(rendering.not_done(problem))
     return _problem(problem)
 
 

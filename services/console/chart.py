@@ -8,7 +8,6 @@ from schemas import times
 from schemas.validation import Code
 from services.console.wording import exact
 
-DAY_MS: Final = 24 * 3600 * 1000
 WIDTH: Final = 720
 HEIGHT: Final = 120
 _LEAST: Final = 2
@@ -21,6 +20,11 @@ class Day:
     start: str
     accepted: int = 0
     refused: int = 0
+
+    @property
+    def name(self) -> str:
+        """`23 Nov 2026`, wherever the reader is: days are counted in UTC."""
+        return exact(self.start).split(",")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,8 @@ class Bar:
 
 def by_day(counts: Iterable[Mapping[str, Any]], now_ms: int, length: int) -> list[Day]:
     """The last `length` days up to today, from counts with `start`, `outcome` and `count`; older ones are left out."""
-    first_ms = now_ms - now_ms % DAY_MS - (length - 1) * DAY_MS
-    starts = [times.to_text(first_ms + number * DAY_MS) for number in range(length)]
+    first_ms = now_ms - now_ms % times.DAY_MS - (length - 1) * times.DAY_MS
+    starts = [times.to_text(first_ms + number * times.DAY_MS) for number in range(length)]
     sums = {start: [0, 0] for start in starts}
     for one in counts:
         if one["start"] in sums:
@@ -63,4 +67,4 @@ def bars(days: Sequence[Day]) -> list[Bar]:
 
 def label(day: Day) -> str:
     """`23 Nov 2026: 17 accepted, 3 refused`."""
-    return f"{exact(day.start).split(',')[0]}: {day.accepted:,} accepted, {day.refused:,} refused"
+    return f"{day.name}: {day.accepted:,} accepted, {day.refused:,} refused"

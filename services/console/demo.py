@@ -50,7 +50,7 @@ class _Key:
         body: dict[str, Any] = {"name": self.name, "user_id": user_id}
         body |= {name: list(items) for name, items in (("scopes", self.scopes), ("cidrs", self.cidrs)) if items}
         if self.expires:
-            month = times.to_datetime(now_ms + _DAYS_TO_EXPIRY * 24 * 3600 * 1000)
+            month = times.to_datetime(now_ms + _DAYS_TO_EXPIRY * times.DAY_MS)
             body["expires_at"] = f"{month:%Y-%m}-28T23:59:59Z"
         return body
 

@@ -77,12 +77,15 @@ class Sessions:
             )
         return cookie
 
-    def find(self, cookie: str) -> BrowserSession | None:
-        """The session of this cookie, unless it ended: 12 hours without a page, or 7 days in all."""
+    def find(self, cookie: str, *, by_itself: bool = False) -> BrowserSession | None:
+        """The session of this cookie, unless it ended: 12 hours without a page, or 7 days in all.
+
+        What an open page asks `by_itself` is no sign of anybody being there.
+        """
         now_ms = self._clock()
         with self._pool.connection() as connection, connection.cursor(row_factory=kwargs_row(_with(cookie))) as cursor:
             found = cursor.execute(_FIND, [_hash(cookie), now_ms - IDLE_MS, now_ms - LONGEST_MS]).fetchone()
-            if found is not None and now_ms - found.seen_ms > _SEEN_STEP_MS:
+            if found is not None and not by_itself and now_ms - found.seen_ms > _SEEN_STEP_MS:
                 cursor.execute(
                     "UPDATE console.sessions SET seen_ms = %s WHERE cookie_hash = %s", [now_ms, _hash(cookie)]
                 )

@@ -25,6 +25,8 @@ _PROBLEMS: Final = {
     "org_exists": "There is an organisation with this id already.",
     "malformed": "Something in the form has to be changed; see below.",
     "forbidden": "Your role does not allow this.",
+    "method_not_allowed": "There is nothing to see at this address: it only takes a form. Go back to the page with the form.",
+    "too_large": "That is more than a form here can hold.",
     "not_found": "There is nothing here, or nothing that you may see.",
     "outcome_unknown": "It is not known whether that was done. Press the button again: it is done once at most.",
     "busy": "Others are changing the same things right now. Please press the button again.",
@@ -43,6 +45,7 @@ _TITLES: Final = {
     401: "Please sign in",
     403: "Not allowed",
     404: "Not found",
+    405: "Nothing to see here",
     409: "That is not possible",
     429: "Please wait",
     500: "Something went wrong",
@@ -61,6 +64,7 @@ _FIELDS: Final = {
     "org_id": "Id",
     "search": "Search",
 }
+ERASED: Final = "Erased user"
 _STEPS: Final = (
     (365 * 86_400, "year"),
     (30 * 86_400, "month"),
@@ -118,6 +122,16 @@ def effect(answer: Mapping[str, Any], done: str) -> str:
     return done
 
 
+def user_name(user: Mapping[str, Any]) -> str:
+    """What to call a user of the read API; one that was erased has no name any more."""
+    return ERASED if user["status"] == "erased" else user["name"] or user["user_id"]
+
+
+def owner_name(key: Mapping[str, Any]) -> str:
+    """What to call the owner of a key of the read API."""
+    return key["owner_name"] or key["user_id"]
+
+
 def _ago(time: str | None) -> str:
     if not time:
         return "never"
@@ -137,5 +151,12 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else text + "."
 
 
-FILTERS: Final[dict[str, Callable[..., Any]]] = {"ago": _ago, "day": _day, "count": count, "exact": exact}
+FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "ago": _ago,
+    "day": _day,
+    "count": count,
+    "exact": exact,
+    "user_name": user_name,
+    "owner_name": owner_name,
+}
 """What templates know by name."""

@@ -113,7 +113,7 @@ _KEYS, _HISTORY = _list_of("Keys", Key), _list_of("History", HistoryEntry)
 _ORG, _ONE = "/v1/orgs/{org}", ("min_revision",)
 OPERATIONS: Final = (
     _read("/v1/orgs", "All organisations, newest first", _list_of("Orgs", Org), parameters.PAGE),
-    _read(_ORG, "An organisation", Org, _ONE),
+    _read(_ORG, "An organisation", Org, parameters.ORG),
     _read(_ORG + "/keys", "The keys of an organisation, newest first", _KEYS, parameters.KEYS),
     _read(_ORG + "/keys/{key}", "A key", Key, _ONE),
     _read(_ORG + "/keys/{key}/history", "What happened to a key, oldest first", _HISTORY, parameters.HISTORY),
@@ -122,7 +122,7 @@ OPERATIONS: Final = (
     _read(_ORG + "/users/{user}", "A user", User, _ONE),
     _read(_ORG + "/users/{user}/keys", "The keys of a user, newest first", _KEYS, parameters.KEYS),
     _read(_ORG + "/history", "What happened in an organisation, oldest first", _HISTORY, parameters.HISTORY),
-    _read("/v1/me", "Who is calling", Me, parameters.ME),
+    _read("/v1/me", "Who is calling", Me, parameters.ORG),
 )
 # Once: to make a schema takes longer than to read its row.
 _USER_FIELDS: Final = tuple(User().fields)

@@ -7,13 +7,12 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from schemas.problems import malformed
-from schemas.times import EARLIEST_MS, to_ms, to_text
+from schemas.times import DAY_MS, EARLIEST_MS, to_ms, to_text
 from services.projector.parameters import Parameters
 
 _HOUR_MS: Final = 3600 * 1000
-_DAY_MS: Final = 24 * _HOUR_MS
 # By step: its length, how far back it looks where nothing else is asked for, and at most.
-_STEPS: Final = {"hour": (_HOUR_MS, 48 * _HOUR_MS, 31 * _DAY_MS), "day": (_DAY_MS, 30 * _DAY_MS, 400 * _DAY_MS)}
+_STEPS: Final = {"hour": (_HOUR_MS, 48 * _HOUR_MS, 31 * DAY_MS), "day": (DAY_MS, 30 * DAY_MS, 400 * DAY_MS)}
 # As many characters of an hour as its step keeps; the rest is that of a beginning.
 _KEPT: Final = {"hour": 13, "day": 10}
 _REST: Final = "0000-00-00T00:00:00.000Z"
@@ -45,7 +44,7 @@ def period(query: Parameters, now_ms: int) -> Period:
         if start_ms > end_ms:
             raise malformed("the period ends before it starts", ("/from", "is later than `to`"))
         if end_ms - start_ms > most_ms:
-            days = most_ms // _DAY_MS
+            days = most_ms // DAY_MS
             raise malformed("the period is too long", ("/from", f"is more than {days} days before `to`"))
     return Period(to_text(start_ms), to_text(end_ms), query.step)
 

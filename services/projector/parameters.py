@@ -47,7 +47,7 @@ HISTORY: Final = (*PAGE, "void", "uses")
 USERS: Final = (*PAGE, "search", "sort", "kind", "status")
 KEYS: Final = (*PAGE, "state", "owner", "name", "unused_since", "never_used", "expires_before", "search")
 USAGE: Final = ("from", "to", "step", "min_revision")
-ME: Final = ("min_revision", "counts")
+ORG: Final = ("min_revision", "counts")
 # `from` is a word of Python's own.
 _FIELDS: Final = {"from": "start", "to": "end"}
 

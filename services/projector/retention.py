@@ -7,13 +7,12 @@ from typing import Final
 import psycopg
 import structlog
 
-from schemas.times import EARLIEST_MS, to_text
+from schemas.times import DAY_MS, EARLIEST_MS, to_text
 from schemas.topics import EXTERNAL_USAGE, TOPICS
 from services.projector.database import Writer
 from services.projector.read_models.usage import hour_of
 
 EVERY_S: Final = 3600.0
-_DAY_MS: Final = 24 * 3600 * 1000
 _EXTERNAL_MS: Final = next(int(topic.config["retention.ms"]) for topic in TOPICS if topic.name == EXTERNAL_USAGE)
 # An address as it was told; not `other`, and not a network made here.
 _EXACT: Final = "^[0-9A-Fa-f:.]+$"
@@ -41,7 +40,7 @@ def forget_old(session: Writer, now_ms: int, address_days: int) -> None:
     have left the log. Again is nothing. Raises psycopg.Error.
     """
     # Whole hours, so that both tables agree about which uses are old.
-    before = hour_of(to_text(max(now_ms - address_days * _DAY_MS, EARLIEST_MS)))
+    before = hour_of(to_text(max(now_ms - address_days * DAY_MS, EARLIEST_MS)))
     for statement in (_CUT_LAST_USED, _CUT_HOURS):
         session.execute(statement, {"before": before, "exact": _EXACT})
     session.execute("DELETE FROM external_usage_ids WHERE sent_ms < %s", [now_ms - _EXTERNAL_MS])

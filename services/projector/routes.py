@@ -47,11 +47,12 @@ def orgs() -> Response:
 
 @routes.get("/v1/orgs/<org>")
 def org(org: str) -> Response:
-    """An organisation; members see no counts."""
+    """An organisation, with the counts unless those are excluded; members see none."""
     caller = _caller(org)
     access.must_belong(caller, org)
-    with _view(org, _query(_ONE)) as view:
-        return _answer(answers.org(view.org(org, caller.sees_all_of(org))), view.state)
+    query = _query(parameters.ORG)
+    with _view(org, query) as view:
+        return _answer(answers.org(view.org(org, query.counts and caller.sees_all_of(org))), view.state)
 
 
 @routes.get("/v1/orgs/<org>/keys")
@@ -144,7 +145,7 @@ def key_usage(org: str, key: str) -> Response:
 def me() -> Response:
     """Who is calling, and its organisation, with the counts unless those are excluded."""
     caller = _caller()
-    query = _query(parameters.ME)
+    query = _query(parameters.ORG)
     with _view(caller.org_id, query) as view:
         row = view.user(caller.org_id, caller.user_id)
         shown: dict[str, Any] = {

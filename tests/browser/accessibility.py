@@ -5,9 +5,19 @@ from typing import Any, Literal
 
 from playwright.sync_api import Page
 
+from tests.browser.visitor import PHONE_WIDTH, Visitor
+
 _AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 _FAILING = ("serious", "critical")
+
+
+def check_looks(visitor: Visitor) -> None:
+    """AssertionError unless the page that is shown is accessible, and fits a phone and is accessible there."""
+    check_accessibility(visitor.page)
+    visitor.page.set_viewport_size({"width": PHONE_WIDTH, "height": 700})
+    assert visitor.overflow() == 0
+    check_accessibility(visitor.page)
 
 
 def check_accessibility(page: Page) -> None:

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import psycopg
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.visitor import Visitor
@@ -33,6 +34,20 @@ def _come_as(visitor: Visitor, email: str, password: str) -> Page:
     page = visitor.sign_in(email, password)
     _COOKIES[email + visitor.console] = visitor.context.cookies()
     return page
+
+
+def sign_in_here(page: Page, email: str, password: str) -> None:
+    """Sign in on the page that is shown."""
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+def end_sessions(system: System, org: Org) -> None:
+    """End every browser session of an organisation, as if nobody had used them for long."""
+    with psycopg.connect(system.database.url) as connection:
+        ended = connection.execute("UPDATE console.sessions SET seen_ms = 0 WHERE org_id = %s", [org.id])
+        assert ended.rowcount > 0
 
 
 def own_keys(page: Page) -> Locator:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.browser.accessibility import check_accessibility
+from tests.browser.accessibility import check_looks
+from tests.browser.actions import own_keys, sign_in
 from tests.browser.conftest import Visit
 from tests.browser.tour import STOPS, Stop, enter, new_key, populate
-from tests.browser.visitor import PHONE_WIDTH, Visitor
+from tests.browser.visitor import Visitor
 from tests.end_to_end.system import System
 from tests.fault.organisation import Org
 
@@ -25,19 +27,25 @@ def test_every_page_is_light_accessible_and_fits_a_phone(
 ) -> None:
     visitor = come(stop.who)
     assert stop.weigh(visitor, ids) < _LIMIT_BYTES
-    page = stop.see(visitor, ids)
-    check_accessibility(page)
-    page.set_viewport_size({"width": PHONE_WIDTH, "height": 700})
-    assert visitor.overflow() == 0
-    check_accessibility(page)
+    stop.see(visitor, ids)
+    check_looks(visitor)
 
 
 def test_the_page_with_a_new_key_is_accessible_and_fits_a_phone(come: Callable[[str], Visitor]) -> None:
     visitor = come("member")
-    page = new_key(visitor)
-    check_accessibility(page)
-    page.set_viewport_size({"width": PHONE_WIDTH, "height": 700})
-    assert visitor.overflow() == 0
+    new_key(visitor)
+    check_looks(visitor)
+
+
+def test_the_pages_of_an_organisation_whose_keys_are_off_are_accessible_and_fit_a_phone(visit: Visit, org: Org) -> None:
+    org.create("member", "stopped")
+    org.made("admin", "PUT", f"{org.path}/keys-enabled", {"enabled": False})
+    for who, path in (("member", "/account"), ("admin", f"/orgs/{org.id}/keys"), ("admin", f"/orgs/{org.id}")):
+        visitor = visit()
+        sign_in(visitor, org, who)
+        page = visitor.opens(path)
+        expect(own_keys(page)).to_have_count(0)
+        check_looks(visitor)
 
 
 @pytest.fixture

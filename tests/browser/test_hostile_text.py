@@ -1,13 +1,15 @@
 """Names are text, whatever is in them: shown as they were typed, never run, never markup."""
 
 import re
+import secrets
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.actions import ask_to_revoke, create_key, revoke, row, sign_in
+from tests.browser.actions import ask_to_revoke, create_key, revoke, row, sign_in, sign_in_operator
 from tests.browser.conftest import Visit
 from tests.browser.visitor import PHONE_WIDTH
+from tests.end_to_end.system import System
 from tests.fault.organisation import Org
 
 _HOSTILE = (
@@ -44,7 +46,7 @@ def test_a_key_name_is_shown_as_it_was_typed_on_every_page_that_has_it(
     _nothing_ran(admins)
 
 
-def test_the_name_of_a_person_and_of_an_organisation_is_text_too(visit: Visit, org: Org) -> None:
+def test_the_name_of_a_person_is_text_too(visit: Visit, org: Org) -> None:
     page = sign_in(visit(), org, "admin")
     page.goto("/account")
     page.get_by_label("Change your name").fill(_HOSTILE[1])
@@ -55,6 +57,27 @@ def test_the_name_of_a_person_and_of_an_organisation_is_text_too(visit: Visit, o
     page.get_by_role("link", name=_HOSTILE[1]).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(_HOSTILE[1])
     _is_harmless(page, _HOSTILE[1])
+
+
+def test_the_name_of_an_organisation_is_text_too(visit: Visit, system: System) -> None:
+    name, org = "<img src=x onerror=alert(1)>", f"hostile-{secrets.token_hex(4)}"
+    page = sign_in_operator(visit(), system)
+    alerts: list[str] = []
+    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Id (optional)").fill(org)
+    page.get_by_role("button", name="Register").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    _is_harmless(page, name)
+    for path in ("", f"/{org}", f"/{org}/keys", f"/{org}/keys-enabled?enabled=1", f"/{org}/sign-in-rule?sso_only=1"):
+        page.goto(f"/orgs{path}")
+        _is_harmless(page, name)
+    page.goto("/orgs")
+    page.get_by_role("link", name=name).first.click()
+    page.get_by_role("link", name="Turn API keys on").click()
+    expect(page.get_by_role("dialog")).to_contain_text(name)
+    _nothing_ran(page)
+    assert alerts == []
 
 
 def test_long_names_do_not_widen_a_phones_page(visit: Visit, org: Org) -> None:

@@ -2,8 +2,9 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.actions import ask_to_revoke, create_key, row, sign_in
+from tests.browser.actions import answer, ask_to_revoke, create_key, fact, row, sign_in
 from tests.browser.conftest import Visit
+from tests.end_to_end.system import System
 from tests.fault.organisation import Org
 
 
@@ -43,6 +44,54 @@ def test_an_admin_adds_a_person_who_signs_in_and_out_without_javascript(visit: V
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+
+
+def test_an_admin_disables_a_user_without_javascript(visit: Visit, org: Org, system: System) -> None:
+    key = org.create("member", "the one that stops")["key"]
+    page = sign_in(visit(javascript=False), org, "admin")
+    page.goto(f"/orgs/{org.id}/users/{org.users['member']}")
+    page.get_by_role("link", name="Disable").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Disable member?")
+    expect(page.get_by_role("main")).to_contain_text("1 key will stop working at once.")
+    system.validates_as(key, "VALID")
+    answer(page, "Disable")
+    expect(fact(page, "Status")).to_have_text("Disabled")
+    system.validates_as(key, "OWNER_DISABLED")
+
+
+def test_an_admin_turns_keys_off_without_javascript(visit: Visit, org: Org, system: System) -> None:
+    key = org.create("member", "the one that stops")["key"]
+    system.validates_as(key, "VALID")
+    page = sign_in(visit(javascript=False), org, "admin")
+    page.goto(f"/orgs/{org.id}")
+    page.get_by_role("link", name="Turn API keys off").click()
+    expect(page.get_by_role("main")).to_contain_text("1 key of 1 user will stop")
+    answer(page, "Turn API keys off")
+    expect(page.get_by_text("API keys are turned off.")).to_be_visible()
+    system.validates_as(key, "ORG_KEYS_DISABLED")
+
+
+def test_an_admin_revokes_several_keys_without_javascript(visit: Visit, shared_org: Org, system: System) -> None:
+    keys = [shared_org.create("member", name) for name in ("one of two", "two of two")]
+    page = sign_in(visit(javascript=False), shared_org, "admin")
+    page.goto(f"/orgs/{shared_org.id}/keys")
+    for key in keys:
+        page.get_by_label(f"Select {key['name']}", exact=True).check()
+    page.get_by_role("button", name="Revoke selected").click()
+    page.get_by_role("button", name="Revoke 2 keys").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("2 keys were revoked")
+    for key in keys:
+        system.validates_as(key["key"], "REVOKED")
+
+
+def test_a_member_renames_a_key_without_javascript(visit: Visit, shared_org: Org) -> None:
+    key = shared_org.create("member", "as it was called")
+    page = sign_in(visit(javascript=False), shared_org, "member")
+    page.goto(f"/orgs/{shared_org.id}/keys/{key['key_id']}")
+    page.get_by_role("textbox", name="Name").fill("as it is called")
+    page.get_by_role("button", name="Save name").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("as it is called")
+    expect(page.get_by_role("main")).to_contain_text("Renamed to “as it is called” by you")
 
 
 def _choose_password(page: Page, old: str, new: str) -> None:

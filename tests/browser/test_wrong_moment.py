@@ -1,11 +1,10 @@
 """Forms that come at the wrong moment: nothing is done that was not meant, and nothing that was typed is lost."""
 
-import psycopg
 import pytest
 from playwright.sync_api import Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from tests.browser.actions import full_key, own_keys, row
+from tests.browser.actions import end_sessions, full_key, own_keys, row, sign_in_here
 from tests.browser.conftest import Visit
 from tests.browser.visitor import Visitor
 from tests.end_to_end.system import System
@@ -17,7 +16,7 @@ def test_a_session_that_ends_in_the_middle_of_a_form_loses_nothing_that_was_type
 ) -> None:
     visitor = visit()
     page = _typing(visitor, org, "typed before the session ended")
-    _end_sessions(system, org)
+    end_sessions(system, org)
     visitor.expect(401)
     own_keys(page).get_by_role("button", name="Create", exact=True).click()
     expect(page.get_by_text("nothing you typed is lost")).to_be_visible()
@@ -33,7 +32,7 @@ def test_an_open_page_says_that_its_session_ended_and_keeps_what_is_being_typed(
     visit: Visit, org: Org, system: System
 ) -> None:
     page = _typing(visit(), org, "half a name")
-    _end_sessions(system, org)
+    end_sessions(system, org)
     expect(page.locator("#banner[role=status]")).to_contain_text("You are signed out")
     expect(own_keys(page).get_by_label("Name")).to_have_value("half a name")
     with pytest.raises(PlaywrightTimeout):  # Asking on each second would only be told the same.
@@ -83,13 +82,5 @@ def _typing(visitor: Visitor, org: Org, name: str) -> Page:
     return page
 
 
-def _end_sessions(system: System, org: Org) -> None:
-    with psycopg.connect(system.database.url) as connection:
-        ended = connection.execute("UPDATE console.sessions SET seen_ms = 0 WHERE org_id = %s", [org.id])
-        assert ended.rowcount > 0
-
-
 def _sign_in_here(page: Page, org: Org) -> None:
-    page.get_by_label("E-mail").fill(f"member@{org.id}.test")
-    page.get_by_label("Password").fill(org.password("member"))
-    page.get_by_role("button", name="Sign in", exact=True).click()
+    sign_in_here(page, f"member@{org.id}.test", org.password("member"))

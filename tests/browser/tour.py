@@ -1,5 +1,6 @@
 """Every page of the console, and an organisation with enough in it to fill them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,11 +10,12 @@ from tests.browser.actions import create_key, sign_in, sign_in_operator
 from tests.browser.visitor import Visitor
 from tests.end_to_end.system import System
 from tests.fault.organisation import Org
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One page: its name, who looks at it (`admin`, `member`, `operator`, or `` when signed out), and its path.
+    """One page: its name, who looks at it (`operator`, one of the organisation's, or `` when signed out), and its path.
 
     `click` is a selector to click on once it is there: it opens a dialog. `status` is how the page is answered.
     """
@@ -42,15 +44,19 @@ class Stop:
 STOPS = (
     Stop("sign-in", "", "/sign-in"),
     Stop("account", "member", "/account"),
+    Stop("account-full", "collector", "/account"),
     Stop("account-revoke", "member", "/account", click="[data-ask]"),
     Stop("password", "member", "/account/password"),
     Stop("users", "admin", "/orgs/{org}/users"),
     Stop("users-none-found", "admin", "/orgs/{org}/users?search=nobody+is+called+this"),
     Stop("user-add", "admin", "/orgs/{org}/users/new"),
+    Stop("service-account-add", "admin", "/orgs/{org}/users/new?kind=service_account"),
     Stop("user", "admin", "/orgs/{org}/users/{user}"),
     Stop("user-past-keys", "admin", "/orgs/{org}/users/{user}?keys=past"),
+    Stop("user-full", "admin", "/orgs/{org}/users/{collector}"),
     Stop("user-service-account", "admin", "/orgs/{org}/users/{service}"),
     Stop("user-disable", "admin", "/orgs/{org}/users/{user}/disabled"),
+    Stop("user-enable", "admin", "/orgs/{org}/users/{disabled}/enabled"),
     Stop("user-password-reset", "admin", "/orgs/{org}/users/{user}/password-reset"),
     Stop("user-erase", "admin", "/orgs/{org}/users/{user}/erase"),
     Stop("keys", "admin", "/orgs/{org}/keys"),
@@ -58,8 +64,11 @@ STOPS = (
     Stop("keys-dialog", "admin", "/orgs/{org}/keys", click="[data-ask]"),
     Stop("key", "admin", "/orgs/{org}/keys/{key}"),
     Stop("key-revoke", "admin", "/orgs/{org}/keys/{key}/revoke"),
+    Stop("key-still-tried", "admin", "/orgs/{org}/keys/{old}"),
+    Stop("keys-revoke", "admin", "/orgs/{org}/keys/revoke?key={key}&key={notebook}"),
     Stop("organisation", "admin", "/orgs/{org}"),
     Stop("organisation-keys-off", "admin", "/orgs/{org}/keys-enabled?enabled=0"),
+    Stop("sign-in-rule", "admin", "/orgs/{org}/sign-in-rule?sso_only=1"),
     Stop("organisations", "operator", "/orgs"),
     Stop("not-found", "member", "/orgs/{org}/nothing", status=404),
     Stop("not-allowed", "member", "/orgs/{org}/keys", status=403),
@@ -71,7 +80,7 @@ def populate(system: System, org: Org) -> dict[str, str]:
     for who, name in (("admin", "Ada Lovelace"), ("member", "Grace Hopper")):
         assert system.call("console", "PATCH", "/v1/me", {"name": name}, org.token(who)).status == 200
     used = org.create("member", "nightly import")
-    org.create("member", "notebook on my laptop")
+    notebook = org.create("member", "notebook on my laptop")
     old = org.create("member", "before the move")
     org.made("member", "DELETE", f"{org.path}/keys/{old['key_id']}")
     service = add_service_account(system, org, "Sequencer 3")
@@ -80,9 +89,23 @@ def populate(system: System, org: Org) -> dict[str, str]:
         org.made("admin", "POST", f"{org.path}/keys", {"name": f"run folder {number + 1}", "user_id": service})
     expiring = {"name": "plate reader", "user_id": service, "expires_at": soon, "scopes": ["plates:read"]}
     org.made("admin", "POST", f"{org.path}/keys", expiring)
+    disabled = add_service_account(system, org, "Sequencer 2")
+    org.made("admin", "POST", f"{org.path}/keys", {"name": "run folders", "user_id": disabled})
+    org.made("admin", "PUT", f"{org.path}/users/{disabled}/enabled", {"enabled": False})
+    _fill(org, "collector")
     system.validates_as(used["key"], "VALID")
     system.validates_as(old["key"], "REVOKED")
-    return {"org": org.id, "user": org.users["member"], "key": used["key_id"], "service": service}
+    eventually(lambda: org.read(f"/keys/{old['key_id']}/usage").json["items"], 15, "the refused use to be counted")
+    keys = {name: key["key_id"] for name, key in (("key", used), ("notebook", notebook), ("old", old))}
+    users = {"user": org.users["member"], "collector": org.users["collector"]}
+    return {"org": org.id, "service": service, "disabled": disabled} | users | keys
+
+
+def _fill(org: Org, who: str) -> None:
+    """Add a person with as many keys as one may have."""
+    org.add(who)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: org.create(who, f"collected {number}"), range(1, KEY_LIMIT + 1)))
 
 
 def add_service_account(system: System, org: Org, name: str) -> str:

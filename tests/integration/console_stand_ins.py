@@ -47,6 +47,7 @@ class Ledger:
     callers: list[dict[str, Any]] = field(default_factory=list)
     trouble: Callable[[str, str], None] = lambda _when, _what: None
     stale: bool = False
+    not_caught_up: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     answers: dict[tuple[str, str], tuple[int, dict[str, Any], dict[str, str]]] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
@@ -192,13 +193,8 @@ def serving(ledger: Ledger) -> Iterator[str]:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             headers: dict[str, str] = {}
-            path, _, query = self.path.partition("?")
             try:
-                if (self.command, path) in ledger.answers:
-                    ledger.asked.append((self.command, path, dict(parse_qsl(query)), body))
-                    status, document, headers = ledger.answers[self.command, path]
-                else:
-                    status, document = self.judge(body, token)
+                status, document, headers = self.told(body) or (*self.judge(body, token), {})
                 raw = json.dumps(document).encode()
             except Problem as problem:
                 status, raw = problem.status, problem.body()
@@ -211,6 +207,15 @@ def serving(ledger: Ledger) -> Iterator[str]:
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
+
+        def told(self, body: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+            path, _, query = self.path.partition("?")
+            if (self.command, path) not in ledger.answers:
+                return None
+            ledger.asked.append((self.command, path, dict(parse_qsl(query)), body))
+            if ledger.not_caught_up and "min_revision" in query:
+                raise Problem(503, "not_caught_up", "the revision is not here yet")
+            return ledger.answers[self.command, path]
 
         def judge(self, body: dict[str, Any], token: str) -> tuple[int, dict[str, Any]]:
             if self.path == "/readyz":

@@ -112,4 +112,5 @@ def visitor(client: FlaskClient) -> Browser:
 def seen(response: TestResponse) -> str:
     """The text of a page as people read it: no tags, one space between words."""
     text = re.sub(r"<(script|style|svg|template)\b.*?</\1>", " ", response.get_data(as_text=True), flags=re.DOTALL)
+    text = re.sub(r"<p\b[^>]* hidden>.*?</p>", " ", text, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.console.sessions import IDLE_MS, LONGEST_MS
 from tests.integration.console_parts import PASSWORD, World, running_console
 from tests.integration.page_parts import KEY, ORG, answer, asked, browser, listed, seen, visitor
 
@@ -209,3 +210,61 @@ def test_every_page_forbids_what_it_does_not_need(world: World) -> None:
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["Cache-Control"] == "no-store"
+
+
+def grow_older(world: World, column: str, ms: int) -> None:
+    """Every session was last seen, or was made, that much earlier."""
+    world.rows(f"UPDATE console.sessions SET {column} = {column} - {ms} RETURNING 1")
+
+
+def test_what_an_open_page_asks_by_itself_keeps_no_session_alive(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    member = browser(world, "member")
+    grow_older(world, "seen_ms", IDLE_MS - 60_000)
+    assert member.get("/account?part=1&on=True", htmx=True).status_code == 200
+    grow_older(world, "seen_ms", 120_000)
+    assert member.get("/account").status_code == 303
+
+
+def test_a_page_keeps_its_session_alive_but_not_for_ever(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    member = browser(world, "member")
+    for _ in range(3):
+        grow_older(world, "seen_ms", IDLE_MS - 60_000)
+        assert member.get("/account").status_code == 200
+    grow_older(world, "created_ms", LONGEST_MS + 60_000)
+    assert member.get("/account").status_code == 303
+
+
+def test_a_revision_that_does_not_come_is_waited_for_once_and_the_page_says_so(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    member = browser(world, "member")
+    world.console.sessions.acted(member.cookie, "demo", 99)
+    world.ledger.not_caught_up = True
+    page = member.get("/account")
+    assert page.status_code == 200
+    assert "What you did last is saved" in seen(page)
+    assert sum("min_revision" in query for _, _, query, _ in world.ledger.asked) == 1
+
+
+def test_the_address_of_a_form_says_so_to_people_and_is_a_problem_for_programs(world: World) -> None:
+    member = browser(world, "member")
+    page = member.client.get("/account/keys", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (page.status_code, "only takes a form" in seen(page)) == (405, True)
+    assert member.client.get("/account/keys").get_json()["code"] == "method_not_allowed"
+    assert member.client.get("/nothing/here").get_json()["code"] == "not_found"
+
+
+def test_every_part_tells_how_old_it_is(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY), Keyledger_Lag_Ms="7400")
+    part = browser(world, "member").get("/account?part=1&on=True", htmx=True)
+    assert part.headers["HX-Trigger"] == '{"read-side":{"lag_s":7,"halted":false}}'
+
+
+def test_keys_come_in_pages(world: World) -> None:
+    answer(world, "GET", KEYS, listed(KEY, next_cursor="more"))
+    member = browser(world, "member")
+    assert "Next page" in seen(member.get("/account"))
+    assert "First page" in seen(member.get("/account?cursor=more"))
+    asked_for = [(query["limit"], query.get("cursor")) for query, _ in asked(world, "GET", KEYS)]
+    assert asked_for == [("25", None), ("25", "more")]

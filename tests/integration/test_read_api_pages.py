@@ -202,12 +202,14 @@ def test_an_organisation_counts_the_owners_of_its_active_keys(client: Client) ->
     assert (other["active_keys"], other["key_owners"], other["last_activity_at"]) == (0, 0, None)
 
 
-def test_who_calls_can_be_asked_without_counts_and_members_never_get_any(client: Client) -> None:
+def test_an_organisation_can_be_asked_without_counts_and_members_never_get_any(client: Client) -> None:
     org = client.get("/v1/me").json["org"]
     without = client.get("/v1/me?counts=exclude").json["org"]
     assert org.keys() - without.keys() == {"active_keys", "key_owners", "never_used", "users", "last_activity_at"}
     assert without == {name: org[name] for name in without}
-    assert client.get("/v1/me", "member").json["org"] == without
+    path = f"/v1/orgs/{ORG}"
+    assert client.get(f"{path}?counts=exclude").json == client.get(f"{path}?counts=exclude", "operator").json == without
+    assert client.get("/v1/me", "member").json["org"] == client.get(path, "member").json == without
 
 
 def _usage(client: Client, query: str = "", number: int = 1) -> list[tuple[str, str, int]]:
@@ -296,7 +298,11 @@ BAD_QUERIES = (
     *(f"{USERS}?{query}" for query in ("search=" + "x" * 101, "sort=name&sort=name", "kind=", "owner=a")),
     *(f"{KEYS}?{query}" for query in ("search=", "search=%E2%80%AE", "sort=name", "kind=person", "status=all")),
     *(f"{KEYS}/{key_id(1)}/history?{query}" for query in ("uses=include", "uses=", "search=a")),
-    *(f"/v1/me?{query}" for query in ("counts=include", "search=a", "uses=exclude")),
+    *(
+        f"{path}?{query}"
+        for path in ("/v1/me", f"/v1/orgs/{ORG}")
+        for query in ("counts=include", "search=a", "uses=exclude")
+    ),
 )
 
 

@@ -9,8 +9,9 @@ from services.console import bodies, forms
 from services.console.members import person_of
 from services.console.pages import visit
 from services.console.pages.blueprint import pages
-from services.console.pages.rendering import REFUSED, done, in_form, is_part, live, retarget, show
-from services.console.pages.visit import Visit, console, here
+from services.console.pages.rendering import REFUSED, done, in_form, live, retarget, show
+from services.console.pages.users import PAGE, pager
+from services.console.pages.visit import Visit, console, here, is_part
 
 
 @pages.get("/account")
@@ -71,10 +72,14 @@ def create_my_key() -> Response:
 
 def _account(guest: Visit, status: int = 200, **context: Any) -> Response:
     org = guest.session.org_id
-    listed = guest.read("orgs", org, "users", guest.session.user_id, "keys", limit=200)
-    enabled = guest.read("orgs", org)["keys_enabled"] if is_part() else guest.me["org"]["keys_enabled"]
-    data = {"keys": listed["items"], "more": listed["next_cursor"] is not None, "keys_enabled": enabled}
-    given = {"made": None, "path": "/account", "marks": {"on": str(enabled)}} | context
+    cursor = request.args.get("cursor") if request.method == "GET" else None
+    listed = guest.read("orgs", org, "users", guest.session.user_id, "keys", limit=PAGE, cursor=cursor)
+    enabled = (
+        guest.read("orgs", org, counts="exclude")["keys_enabled"] if is_part() else guest.me["org"]["keys_enabled"]
+    )
+    data = {"keys": listed["items"], "more": listed["next_cursor"], "keys_enabled": enabled}
+    pages_of_it = pager("/account", {}, listed["next_cursor"])
+    given = pages_of_it | {"org": org, "made": None, "path": "/account", "marks": {"on": str(enabled)}} | context
     # The whole section comes or goes with the switch; otherwise only its table is renewed, never what is being typed.
     if is_part() and request.args.get("on") != str(enabled):
         return retarget(live("account.html", "_my_keys_section.html", data, **given), "#api-keys")

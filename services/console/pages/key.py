@@ -1,5 +1,6 @@
 """One key: what it is, how often it was used, and everything that happened to it."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -9,14 +10,15 @@ from schemas import times
 from schemas.problems import Problem
 from services.console import chart, key_story
 from services.console.pages.blueprint import pages
-from services.console.pages.rendering import REFUSED, done, in_form, is_part, live, retarget
-from services.console.pages.user import name_of
-from services.console.pages.visit import Visit, here
+from services.console.pages.rendering import REFUSED, done, in_form, live, retarget
+from services.console.pages.visit import Visit, here, is_part
+from services.console.wording import ERASED, user_name
 
 _CHART_DAYS: Final = 30
 # Uses are kept as long (DESIGN, section 2), and the read API sums up no more of them at once.
 _STORY_DAYS: Final = 400
-_MOST_EVENTS: Final = 200
+_MOST_EVENTS: Final = 1000
+_PAGE: Final = 200
 
 
 @pages.get("/orgs/<org>/keys/<key>")
@@ -83,19 +85,36 @@ def _offers(guest: Visit, org: str, data: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _history(guest: Visit, org: str, key: str, now_ms: int) -> dict[str, Any]:
-    first = times.to_text(now_ms - now_ms % chart.DAY_MS - (_STORY_DAYS - 2) * chart.DAY_MS)
+    # From the beginning of a day on, today included; a day less, for the read API's clock may be past midnight already.
+    first = times.to_text(now_ms - now_ms % times.DAY_MS - (_STORY_DAYS - 2) * times.DAY_MS)
     counts = guest.read("orgs", org, "keys", key, "usage", step="day", **{"from": first})["items"]
-    listed = guest.read("orgs", org, "keys", key, "history", uses="exclude", limit=_MOST_EVENTS)
+    events, left_out = _events(guest, org, key)
     days = chart.by_day(counts, now_ms, _CHART_DAYS)
     tried = sum(one["count"] for one in counts if one["outcome"] == "REVOKED")
     return {
-        "story": key_story.story(listed["items"], counts, _names(guest, org)),
-        "is_cut": listed["next_cursor"] is not None,
+        "story": key_story.story(events, counts, _names(guest, org)),
+        "left_out": left_out,
         "days": days,
         "bars": chart.bars(days),
         "size": (chart.WIDTH, chart.HEIGHT),
         "tried": tried,
     }
+
+
+def _events(guest: Visit, org: str, key: str) -> tuple[list[dict[str, Any]], int]:
+    """The newest events of a key, oldest first, at most _MOST_EVENTS; and how many older ones are left out.
+
+    Read to the end, for what came last matters most: a key is revoked once, and renamed as often as somebody likes.
+    """
+    events: deque[dict[str, Any]] = deque(maxlen=_MOST_EVENTS)
+    count, cursor, is_last = 0, None, False
+    while not is_last:
+        listed = guest.read("orgs", org, "keys", key, "history", uses="exclude", limit=_PAGE, cursor=cursor)
+        events.extend(listed["items"])
+        count += len(listed["items"])
+        cursor = listed["next_cursor"]
+        is_last = cursor is None
+    return list(events), count - len(events)
 
 
 def _names(guest: Visit, org: str) -> Callable[[Mapping[str, Any]], str]:
@@ -115,9 +134,9 @@ def _names(guest: Visit, org: str) -> Callable[[Mapping[str, Any]], str]:
 
 def _look_up(guest: Visit, org: str, user: str) -> str:
     try:
-        found = name_of(guest.read("orgs", org, "users", user))
+        found = user_name(guest.read("orgs", org, "users", user))
     except Problem as problem:
         if problem.status not in {403, 404}:
             raise
         return "an admin"  # Members see no other users, and nobody but an admin acts on their keys.
-    return "an erased user" if found == "Erased user" else found
+    return "an erased user" if found == ERASED else found

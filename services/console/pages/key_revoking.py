@@ -9,15 +9,16 @@ from schemas import times
 from schemas.problems import Problem
 from services.console import key_story, wording
 from services.console.caller import must_administer
-from services.console.chart import DAY_MS
 from services.console.pages import rendering
 from services.console.pages.blueprint import pages
 from services.console.pages.key import address, is_own
 from services.console.pages.rendering import REFUSED, confirm, done, in_form, show
+from services.console.pages.users import PAGE
 from services.console.pages.visit import Visit, here, typed
 from services.console.wording import count
 
-_MOST: Final = 100
+# Each is read and revoked by itself; nobody can tick more than one page of the table shows.
+_MOST: Final = PAGE
 _FIELDS: Final = (
     {"kind": "choice", "name": "reason", "label": "Reason", "options": key_story.CHOICES},
     {
@@ -106,12 +107,12 @@ def _chosen(guest: Visit, org: str) -> list[dict[str, Any]]:
     must_administer(guest.caller(), org)
     ids = list(dict.fromkeys(" ".join(request.values.getlist("key")).split()))
     if len(ids) > _MOST:
-        raise Problem(400, "too_many_keys", f"At most {_MOST} keys can be revoked at once")
+        raise Problem(400, "too_many_keys", f"At most {_MOST} keys can be revoked at once: one page of the table")
     return [guest.read("orgs", org, "keys", key) for key in ids]
 
 
 def _effect(guest: Visit, key: dict[str, Any]) -> list[str]:
-    owner = "you" if is_own(guest, key) else key["owner_name"] or key["user_id"]
+    owner = "you" if is_own(guest, key) else wording.owner_name(key)
     effect = [f"The key belongs to {owner}. {_last_use(key)}", "It stops working at once. Revoking cannot be undone."]
     loud = [Markup("<strong>It is in use: it was used in the last 24 hours.</strong>")] if _is_in_use(key) else []
     return [*loud, *effect]
@@ -129,4 +130,4 @@ def _last_use(key: dict[str, Any]) -> str:
 
 
 def _is_in_use(key: dict[str, Any]) -> bool:
-    return bool(key["last_used_at"]) and times.to_ms(key["last_used_at"]) > times.wall_clock_ms() - DAY_MS
+    return bool(key["last_used_at"]) and times.to_ms(key["last_used_at"]) > times.wall_clock_ms() - times.DAY_MS

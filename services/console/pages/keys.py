@@ -9,16 +9,14 @@ from flask import Response, request
 from schemas import fields, times
 from schemas.problems import Problem
 from services.console import key_list_csv
-from services.console.chart import DAY_MS
 from services.console.pages.blueprint import pages
-from services.console.pages.rendering import in_form, is_part, live, redirect
-from services.console.pages.user import name_of
-from services.console.pages.users import PAGE, pager, with_query
-from services.console.pages.visit import Visit, here
+from services.console.pages.rendering import in_form, live, redirect
+from services.console.pages.users import NOTHING, PAGE, about, pager, with_query
+from services.console.pages.visit import Visit, here, is_part
+from services.console.wording import user_name
 
 _CHOICES: Final = {"unused_for": ("30", "90", "180"), "never_used": ("1",), "expiring": ("30",)}
 _MOST: Final = 200
-_NOTHING: Final[dict[str, Any]] = {"items": [], "next_cursor": None}
 _KEY_TEXT: Final = re.compile(f"_({fields.KEY_ID})_[0-9A-Za-z]{{49}}")
 _KEY_ID: Final = re.compile(f"(?<![0-9A-Za-z])({fields.KEY_ID})(?![0-9A-Za-z])")
 
@@ -72,7 +70,7 @@ def key_id_in(text: str) -> str | None:
 
 
 def _org_keys(guest: Visit, org: str, status: int = 200, **refused: Any) -> Response:
-    at, asked, found, is_listed = f"/orgs/{org}/keys", _asked(), _NOTHING, True
+    at, asked, found, is_listed = f"/orgs/{org}/keys", _asked(), NOTHING, True
     try:
         query = _query(asked, times.wall_clock_ms())
         found = guest.read("orgs", org, "keys", limit=PAGE, cursor=request.args.get("cursor"), **query)
@@ -86,7 +84,7 @@ def _org_keys(guest: Visit, org: str, status: int = 200, **refused: Any) -> Resp
         may_revoke = request.args.get("may") == "1"
     else:
         may_revoke = guest.administers(org)
-        given["about"] = guest.me["org"] if guest.me["org_id"] == org else guest.read("orgs", org)
+        given["about"] = about(guest, org)
         given["owner"] = _called(guest, org, asked.get("owner"))
         given["csv_href"] = with_query(f"{at}.csv", asked)
         given["all_owners_href"] = with_query(at, asked | {"owner": ""})
@@ -108,11 +106,11 @@ def _query(asked: dict[str, str], now_ms: int) -> dict[str, Any]:
     """The same filters as the read API has them."""
     query: dict[str, Any] = {name: asked[name] for name in ("search", "owner") if name in asked}
     if "unused_for" in asked:
-        query["unused_since"] = times.to_text(now_ms - int(asked["unused_for"]) * DAY_MS)
+        query["unused_since"] = times.to_text(now_ms - int(asked["unused_for"]) * times.DAY_MS)
     if "never_used" in asked:
         query["never_used"] = True
     if "expiring" in asked:
-        query["expires_before"] = times.to_text(now_ms + int(asked["expiring"]) * DAY_MS)
+        query["expires_before"] = times.to_text(now_ms + int(asked["expiring"]) * times.DAY_MS)
     return query
 
 
@@ -121,7 +119,7 @@ def _called(guest: Visit, org: str, owner: str | None) -> str | None:
     if owner is None:
         return None
     try:
-        return name_of(guest.read("orgs", org, "users", owner))
+        return user_name(guest.read("orgs", org, "users", owner))
     except Problem as problem:
         if problem.status != 404:
             raise

@@ -10,9 +10,9 @@ from services.console import wording
 from services.console.caller import must_administer, not_found
 from services.console.pages import rendering
 from services.console.pages.blueprint import pages
-from services.console.pages.rendering import REFUSED, confirm, done, in_form, is_part, live
+from services.console.pages.rendering import REFUSED, confirm, done, in_form, live
 from services.console.pages.users import PAGE, pager
-from services.console.pages.visit import Visit, console, here, typed
+from services.console.pages.visit import Visit, console, here, is_part, typed
 
 _REASON: Final = {
     "kind": "field",
@@ -92,7 +92,7 @@ def ask_to_set_sign_in_rule(org: str) -> Response:
 def set_sign_in_rule(org: str) -> Response:
     """Refuse the passwords of an organisation, or take them again."""
     guest, sso_only = here(), _flag("sso_only")
-    guest.read("orgs", org)  # There is one: the rule is kept in this console's own table, which takes any id.
+    guest.read("orgs", org, counts="exclude")  # There is one: the rule is kept in this console's own table, which takes any id.
     try:
         console().members.require_sso(guest.caller(), org, sso_only, guest.session.cookie)
     except Problem as problem:
@@ -133,7 +133,7 @@ def _ask_to_switch_keys(guest: Visit, org: str, **refused: Any) -> Response:
 
 def _ask_to_set_sign_in_rule(guest: Visit, org: str, **refused: Any) -> Response:
     sso_only = _flag("sso_only")
-    found = guest.read("orgs", org)
+    found = guest.read("orgs", org, counts="exclude")
     must_administer(guest.caller(), org)
     if sso_only:
         title, button = "Refuse passwords?", "Refuse passwords"

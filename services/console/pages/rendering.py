@@ -11,7 +11,7 @@ from flask import Response, current_app, g, render_template, request
 from schemas.problems import Problem
 from services.console import wording
 from services.console.pages import visit
-from services.console.pages.visit import SignedOut, StaleForm
+from services.console.pages.visit import SignedOut, StaleForm, is_part
 from services.console.sessions import form_token, fresh_cookie
 
 REFUSED: Final = frozenset({400, 409, 422, 429, 503})
@@ -54,20 +54,17 @@ def live(
     context["refresh"] = f"{path or request.path}?{urlencode(query)}"
     if not is_part():
         return show(page, data=data, **context)
-    if request.args.get("seen") == seen:
-        return Response(status=204)
-    return show(part, data=data, **context)
+    answer = Response(status=204) if request.args.get("seen") == seen else show(part, data=data, **context)
+    known = visit.here()
+    state = {"lag_s": known.lag_ms // 1000 if known.lag_ms > visit.SLOW_MS else 0, "halted": known.halted is not None}
+    answer.headers["HX-Trigger"] = msgspec.json.encode({"read-side": state}).decode()
+    return answer
 
 
 def retarget(answer: Response, target: str, swap: str = "outerHTML") -> Response:
     """Let htmx replace the element with this selector, or with `innerHTML` what is in it, and not the one that asked."""
     answer.headers.update({"HX-Retarget": target, "HX-Reswap": swap})
     return answer
-
-
-def is_part() -> bool:
-    """Whether only the live part of a page is asked for."""
-    return request.method == "GET" and request.args.get("part") == "1"
 
 
 def confirm(title: str, effect: str | list[str], button: str, **context: Any) -> Response:
@@ -128,21 +125,21 @@ def signed_out(ended: SignedOut) -> Response:
         visit.must_be_own_form()
     except StaleForm:
         return stale_form()
-    why = ended.why or "Your session has ended. Sign in again, nothing you typed is lost."
-    return sign_in_page(401, why=why, kept=_kept())
+    return sign_in_page(
+        401, why=ended.why or "Your session has ended. Nothing was sent yet.", kept=_kept(), shown=_typed()
+    )
 
 
 def sign_in_page(status: int = 200, **context: Any) -> Response:
-    """The sign-in page. `why` it is shown, `kept` a form to go on with afterwards, `next` a page to go to."""
-    given = {"why": "", "kept": None, "next": "/"} | context
+    """The sign-in page. `why` it is shown, `kept` a form to go on with, `shown` what was typed, `next` a page to go to."""
+    given = {"why": "", "kept": None, "shown": (), "next": "/"} | context
     return show("sign_in.html", status, sso_name=visit.console().sso_name, **given)
 
 
 def stale_form() -> Response:
     """The form is not this browser's: nothing was done, and what was typed can be copied."""
     g.outcome = "stale_form"
-    fields = [(wording.field(name), value) for name, value in msgspec.json.decode(_kept())["fields"].items() if value]
-    return show("stale_form.html", 403, fields=[pair for pair in fields if pair[0]], bare=True)
+    return show("stale_form.html", 403, fields=_typed(), path=back(), bare=True)
 
 
 def finish(response: Response) -> Response:
@@ -158,6 +155,12 @@ def finish(response: Response) -> Response:
     if "cookie" in g and request.cookies.get(visit.cookie_name()) != g.cookie:
         response.set_cookie(visit.cookie_name(), g.cookie, httponly=True, samesite="Lax", secure=is_https)
     return response
+
+
+def _typed() -> list[tuple[str, str]]:
+    """What people typed into the form that was sent, by label."""
+    fields = [(wording.field(name), value) for name, value in request.form.items() if name not in _SECRETS]
+    return [(label, value) for label, value in fields if label and value]
 
 
 def _kept() -> str:

@@ -15,6 +15,7 @@ from services.console.sessions import derive, fresh_cookie
 from services.console.sign_in import Session
 
 _SHOWN_KEPT: Final = 2000
+_NEXT: Final = "keyledger-next"
 
 
 class _Kept(msgspec.Struct):
@@ -44,18 +45,25 @@ def sign_in() -> Response:
 def sign_in_with_password() -> Response:
     """Sign in with e-mail and password."""
     email, password = visit.typed("email") or "", request.form.get("password", "")
+    going_to = rendering.own(request.form.get("next", "")) or "/"
     try:
         session = console().sign_in.with_password(email[:254], password[:256], visit.address(), visit.user_agent())
     except Problem as problem:
         g.outcome = problem.code
-        return rendering.sign_in_page(**rendering.in_form(problem), kept=request.form.get("kept"), next=_next())
-    return _enter(session)
+        return rendering.sign_in_page(**rendering.in_form(problem), kept=request.form.get("kept"), next=going_to)
+    return _enter(session, going_to)
 
 
 @pages.get("/sign-in/sso")
 def sign_in_with_sso() -> Response:
     """To the provider of single sign-on."""
-    return rendering.redirect(_provider().begin(derive(visit.cookie(), "sso")))
+    answer = rendering.redirect(_provider().begin(derive(visit.cookie(), "sso")))
+    going_to = rendering.own(request.args.get("next", "")) or "/"
+    # Where to go after coming back; the provider need not know. It lives as long as people take to sign in there.
+    answer.set_cookie(
+        _NEXT, going_to, max_age=900, path="/sign-in", httponly=True, samesite="Lax", secure=console().is_https
+    )
+    return answer
 
 
 @pages.get("/sign-in/sso/callback")
@@ -66,8 +74,10 @@ def back_from_sso() -> Response:
         session = console().sign_in.with_email(email, visit.address(), visit.user_agent())
     except Problem as problem:
         g.outcome = problem.code
-        return rendering.sign_in_page(**rendering.in_form(problem), next="/")
-    return _enter(session)
+        return rendering.sign_in_page(problem.status, why=wording.problem(problem))
+    answer = _enter(session, rendering.own(request.cookies.get(_NEXT, "")) or "/")
+    answer.delete_cookie(_NEXT, path="/sign-in")
+    return answer
 
 
 @pages.post("/sign-out")
@@ -78,7 +88,7 @@ def sign_out() -> Response:
     return rendering.redirect("/sign-in")
 
 
-def _enter(session: Session) -> Response:
+def _enter(session: Session, going_to: str) -> Response:
     # A new cookie, so that nobody who knew the one before is signed in with it.
     person = session.person
     if visit.cookie_name() in request.cookies:
@@ -88,7 +98,7 @@ def _enter(session: Session) -> Response:
         return rendering.redirect("/account/password")
     kept = _kept(request.form.get("kept", ""))
     if kept is None:
-        return rendering.redirect(_next())
+        return rendering.redirect(going_to)
     shown = [(wording.field(name), value[:_SHOWN_KEPT]) for name, value in kept.fields.items()]
     shown = [(label, value) for label, value in shown if label and value]
     return show("continue.html", action=kept.path, kept=kept.fields, shown=shown)
@@ -100,10 +110,6 @@ def _kept(text: str) -> _Kept | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return kept if rendering.own(kept.path) else None
-
-
-def _next() -> str:
-    return rendering.own(request.form.get("next", "")) or "/"
 
 
 def _provider() -> Any:

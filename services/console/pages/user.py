@@ -8,9 +8,9 @@ from schemas import times
 from schemas.problems import Problem
 from services.console import forms, wording
 from services.console.pages.blueprint import pages
-from services.console.pages.rendering import REFUSED, done, in_form, is_part, live
+from services.console.pages.rendering import REFUSED, done, in_form, live
 from services.console.pages.users import PAGE, pager
-from services.console.pages.visit import Visit, console, here
+from services.console.pages.visit import Visit, console, here, is_part
 
 _ROLES: Final = {"member": "a member", "admin": "an admin", "auditor": "an auditor"}
 
@@ -33,7 +33,7 @@ def change_role(org: str, user: str) -> Response:
         return _user(guest, org, user, **in_form(problem))
     if user == guest.session.user_id:
         return done("/", wording.effect(answer, f"You are now {_ROLES[role]}."))
-    name = name_of(guest.read("orgs", org, "users", user))
+    name = wording.user_name(guest.read("orgs", org, "users", user))
     return done(address(org, user), wording.effect(answer, f"{name} is now {_ROLES[role]}."))
 
 
@@ -55,11 +55,6 @@ def address(org: str, user: str) -> str:
     return f"/orgs/{org}/users/{user}"
 
 
-def name_of(user: dict[str, Any]) -> str:
-    """What to call a user of the read API; one that was erased has no name any more."""
-    return "Erased user" if user["status"] == "erased" else user["name"] or user["user_id"]
-
-
 def _user(guest: Visit, org: str, user: str, status: int = 200, **context: Any) -> Response:
     is_past, path = request.args.get("keys") == "past", address(org, user)
     listed = _keys(guest, org, user, is_past)
@@ -69,7 +64,7 @@ def _user(guest: Visit, org: str, user: str, status: int = 200, **context: Any) 
         may_revoke = request.args.get("may") == "1"
     else:
         found, may_revoke = guest.read("orgs", org, "users", user), guest.administers(org)
-        given |= {"user": found, "name": name_of(found), "may_create": _may_create(guest, found)}
+        given |= {"user": found, "name": wording.user_name(found), "may_create": _may_create(guest, found)}
         given["sso_only"] = console().sso.is_required(org)
     data = {"keys": listed["items"], "more": listed["next_cursor"] is not None}
     # Only an offer, so the page may pass it on to its part, and spare a read each second.

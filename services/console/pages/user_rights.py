@@ -9,9 +9,9 @@ from schemas.problems import Problem
 from services.console.caller import Caller, must_administer, not_found
 from services.console.pages.blueprint import pages
 from services.console.pages.rendering import REFUSED, back, confirm, done, in_form, show
-from services.console.pages.user import address, name_of
+from services.console.pages.user import address
 from services.console.pages.visit import Visit, console, here
-from services.console.wording import count, effect
+from services.console.wording import count, effect, user_name
 
 _ASK_OR_DO = ["GET", "POST"]
 
@@ -20,7 +20,7 @@ _ASK_OR_DO = ["GET", "POST"]
 def disable(org: str, user: str) -> Response:
     """Disable a user: neither it nor its keys get in any more."""
     guest, _, found = _about(org, user)
-    name = name_of(found)
+    name = user_name(found)
 
     def do() -> Response:
         answer = guest.command("PUT", "orgs", org, "users", user, "enabled", body={"enabled": False})
@@ -37,7 +37,7 @@ def disable(org: str, user: str) -> Response:
 def enable(org: str, user: str) -> Response:
     """Enable a disabled user again."""
     guest, _, found = _about(org, user)
-    name = name_of(found)
+    name = user_name(found)
 
     def do() -> Response:
         guest.command("PUT", "orgs", org, "users", user, "enabled", body={"enabled": True})
@@ -56,7 +56,7 @@ def reset_password(org: str, user: str) -> Response:
     _, caller, found = _about(org, user)
     if found["kind"] != "person" or found["status"] == "erased":
         raise not_found()
-    name = name_of(found)
+    name = user_name(found)
 
     def do() -> Response:
         password = console().members.reset_password(caller, org, user)
@@ -74,7 +74,7 @@ def reset_password(org: str, user: str) -> Response:
 def erase(org: str, user: str) -> Response:
     """Erase a user for good."""
     guest, caller, found = _about(org, user)
-    name = name_of(found)
+    name = user_name(found)
 
     def do() -> Response:
         answer = console().members.erase(caller, org, user)

@@ -10,7 +10,7 @@ from services.console import bodies
 from services.console.caller import must_administer
 from services.console.pages.blueprint import pages
 from services.console.pages.rendering import REFUSED, done, in_form, live, show
-from services.console.pages.visit import console, here, once, typed
+from services.console.pages.visit import Visit, console, here, is_part, once, typed
 
 PAGE: Final = 25
 """So many rows does a page show."""
@@ -20,7 +20,8 @@ _SORTED: Final = {
     "active_keys": ("API keys", "descending"),
     "last_activity": ("Last activity", "descending"),
 }
-_NOTHING: Final[dict[str, Any]] = {"items": [], "next_cursor": None}
+NOTHING: Final[dict[str, Any]] = {"items": [], "next_cursor": None}
+"""A list before it is read."""
 
 
 @pages.get("/orgs/<org>/users")
@@ -28,7 +29,7 @@ def org_users(org: str) -> Response:
     """The table, newest first. Parameters: search, kind, status, sort, cursor, as the read API has them."""
     guest, path = here(), f"/orgs/{org}/users"
     asked = {name: value for name in _FILTERS if (value := request.args.get(name, "").strip())}
-    found, refused = _NOTHING, {}
+    found, refused = NOTHING, {}
     try:
         found = guest.read("orgs", org, "users", limit=PAGE, cursor=request.args.get("cursor"), **asked)
     except Problem as problem:
@@ -41,9 +42,11 @@ def org_users(org: str) -> Response:
         "_users_table.html",
         {"users": found["items"], "more": following is not None},
         org=org,
+        about=None if is_part() else about(guest, org),
         path=path,
         address=path,
         asked=asked,
+        is_filtered=bool(asked.keys() - {"sort"}),
         headings=_headings(path, asked),
         **pager(path, asked, following),
         **refused,
@@ -74,6 +77,13 @@ def add_user(org: str) -> Response:
     if password is None:
         return done(address, f"{person.name} was added. It has no key yet.")
     return show("user_password.html", 201, title=f"{person.name} was added", password=password, address=address)
+
+
+def about(guest: Visit, org: str) -> dict[str, Any]:
+    """What is known of an organisation, without its counts: they take long, and the page above a list needs none."""
+    if guest.me["org_id"] == org:
+        return dict(guest.me["org"])
+    return guest.read("orgs", org, counts="exclude")
 
 
 def pager(path: str, query: dict[str, str], following: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 from flask import current_app, g, request
 
 from schemas.problems import Problem
+from schemas.validation import PLATFORM
 from services.console.caller import Caller
 from services.console.parts import Console
 from services.console.sessions import BrowserSession, form_token, fresh_cookie
@@ -54,7 +55,7 @@ class Visit:
     @property
     def is_operator(self) -> bool:
         """Operators are the admins of the org `platform`."""
-        return bool(self.me["org_id"] == "platform" and self.me["role"] == "admin")
+        return bool(self.me["org_id"] == PLATFORM and self.me["role"] == "admin")
 
     def administers(self, org: str) -> bool:
         """Whether to offer what admins may do. Only an offer: the APIs decide again."""
@@ -110,8 +111,8 @@ class Visit:
 
     def _wait_for(self, path: tuple[str, ...]) -> dict[str, Any]:
         org, revision = self.session.acted_org, self.session.acted_revision
-        if org is None or revision is None:
-            return {}
+        if self.behind or org is None or revision is None:
+            return {}  # Waited for in vain once, the rest of this page is not held up too.
         if path[:2] == ("orgs", org) or (path == ("me",) and org == self.session.org_id):
             return {"min_revision": revision}
         return {"min_revision": f"{org}:{revision}"} if path == ("orgs",) else {}
@@ -147,6 +148,11 @@ def cookie_name() -> str:
     return "__Host-keyledger" if console().is_https else "keyledger"
 
 
+def is_part() -> bool:
+    """Whether only the live part of a page is asked for."""
+    return request.method == "GET" and request.args.get("part") == "1"
+
+
 def must_be_own_form() -> None:
     """Every POST carries the token of its browser's cookie. Raises StaleForm."""
     if not hmac.compare_digest(request.form.get("csrf", "").encode(), form_token(cookie()).encode()):
@@ -175,7 +181,7 @@ def user_agent() -> str:
 
 def _visit() -> Visit:
     parts = console()
-    session = parts.sessions.find(cookie()) if cookie_name() in request.cookies else None
+    session = parts.sessions.find(cookie(), by_itself=is_part()) if cookie_name() in request.cookies else None
     if session is None:
         raise SignedOut
     if session.must_change_password and request.endpoint not in _WITH_TEMPORARY_PASSWORD:

@@ -85,15 +85,24 @@
   const isSignedOut = () => banner.querySelector("a") !== null;
 
   on("htmx:beforeRequest", (event) => {
-    if (isSignedOut() && event.detail.target !== dialog) event.preventDefault();
+    if ((isSignedOut() || document.hidden) && event.detail.target !== dialog) event.preventDefault();
   });
-  function failed() {
+  function failed(event) {
+    // Not for this person any more, such as an admin's page for who no longer is one.
+    if ([403, 404].includes(event.detail.xhr?.status)) return location.reload();
     if (banner.childElementCount) return;
     banner.append(document.createElement("p"));
     banner.firstChild.className = "banner warn";
     banner.firstChild.textContent = "The console does not answer; trying again.";
   }
   for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) on(name, failed);
+  on("read-side", (event) => {
+    const { lag_s, halted } = event.detail;
+    const lag = document.getElementById("lag");
+    lag.hidden = lag_s === 0;
+    lag.firstElementChild.textContent = lag_s;
+    if (halted && !("halted" in document.body.dataset)) location.reload();
+  });
   on("htmx:afterRequest", (event) => {
     if (event.detail.successful && !isSignedOut()) banner.replaceChildren();
   });
