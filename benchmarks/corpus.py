@@ -45,6 +45,7 @@ _USED = (("ce_type", b"KeyUsed"),)
 class Plan:
     """How much to write; `revoked` is the share of keys (0 to 1), `uses` are per key.
 
+    So many as `collected` of the keys belong to the first user of their organisation, the others to all in turn.
     `burst` uses of a key follow one another, so many of one hour; 1 makes nearly every use one of an hour of its own.
     The same seed gives the same ids.
     """
@@ -52,6 +53,7 @@ class Plan:
     orgs: int = 100
     users: int = 5
     keys: int = 20
+    collected: int = 0
     revoked: float = 0.1
     uses: int = 10
     burst: int = 5
@@ -118,7 +120,7 @@ class Corpus:
             yield "UserAdded", user, f'{{"kind":"person","role":"{role}","user_id":"{user}"}}'
         yield "OrgKeysEnabled", org, "{}"
         for number in range(self.plan.keys):
-            key = self._key(org, users[number % len(users)])
+            key = self._key(org, users[0 if number < self.plan.collected else number % len(users)])
             digest = key_text.digest(key.text) if key.text else self._hex()
             last4 = key.text[-4:] or digest[-4:]
             data = f'"digest":"{digest}","key_id":"{key.key_id}","last4":"{last4}","name":"key {number}"'

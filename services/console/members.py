@@ -40,7 +40,9 @@ class Members:
         must_have_scope(caller, KEYS_WRITE)
         key = None if once is None else hashlib.sha256(f"{caller.org_id} {caller.user_id} {once}".encode()).hexdigest()
         known = None if key is None else self.people.added_with(key)
-        if known is not None and known.org_id == org:
+        if known is not None:
+            if any(getattr(known, name) != asked[name] for name in ("name", "email", "kind", "role")):
+                raise Problem(422, "idempotency_key_reused", "this was sent before with other values")
             return known, None
         password, given = asked.pop("password"), None
         if password is not None:
@@ -56,7 +58,7 @@ class Members:
         must_administer(caller, org)
         must_have_scope(caller, KEYS_WRITE)
         answer = self.adding.erase(org, user, caller.token)
-        self.sessions.end_others(org, user)
+        self.sessions.end_all(org, user)
         return answer
 
     def reset_password(self, caller: Caller, org: str, user: str) -> str:
@@ -69,28 +71,25 @@ class Members:
             raise not_found()
         given = passwords.temporary()
         self.people.set_password(org, user, self.passwords.hash(given), must_change=True)
-        self.sessions.end_others(org, user)
+        self.sessions.end_all(org, user)
         return given
 
-    def change_password(self, me: Person, old: str, new: str, address: str, cookie: str = "") -> None:
-        """Change one's own password; all browsers but the one with this cookie are signed out."""
+    def change_password(self, me: Person, old: str, new: str, address: str) -> str:
+        """Change one's own password; all browsers are signed out. Gives the new hash."""
         self.sign_in.check_password(me, old, address)
         if new == old:
             raise malformed("the new password is the old one", ("/new", "must differ from the old password"))
         _refuse_weak(new, "/new", me.name, me.email or "")
-        self.people.set_password(me.org_id, me.user_id, self.passwords.hash(new), must_change=False)
-        self.sessions.end_others(me.org_id, me.user_id, but=cookie)
+        hashed = self.passwords.hash(new)
+        self.people.set_password(me.org_id, me.user_id, hashed, must_change=False)
+        self.sessions.end_all(me.org_id, me.user_id)
+        return hashed
 
-    def require_sso(self, caller: Caller, org: str, required: bool, cookie: str = "") -> None:
-        """Refuse the passwords of an organisation, or take them again.
-
-        Whoever is signed in has to come in by single sign-on from now on, but for the browser with this cookie.
-        """
+    def require_sso(self, caller: Caller, org: str, required: bool) -> None:
+        """Refuse the passwords of an organisation, or take them again. Whoever came in with one is signed out."""
         must_administer(caller, org)
         must_have_scope(caller, KEYS_WRITE)
         self.sso.require(org, required)
-        if required:
-            self.sessions.end_org(org, but=cookie)
 
 
 def _refuse_weak(password: str, pointer: str, *about: str) -> None:

@@ -117,6 +117,18 @@ class People:
             [password_hash, must_change, org_id, user_id],
         )
 
+    def renew_hash(self, org_id: str, user_id: str, old: str, new: str) -> bool:
+        """Another hash of the same password; False where it is not the password any more."""
+        with self._pool.connection() as connection:
+            return (
+                connection.execute(
+                    "UPDATE console.people SET password_hash = %s "
+                    "WHERE org_id = %s AND user_id = %s AND password_hash = %s",
+                    [new, org_id, user_id, old],
+                ).rowcount
+                == 1
+            )
+
     def remove(self, org_id: str, user_id: str) -> Person | None:
         """Erase the row, and give what was in it."""
         with self._pool.connection() as connection, connection.cursor(row_factory=class_row(Person)) as cursor:

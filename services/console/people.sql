@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS console.sessions (
     cookie_hash    bytea PRIMARY KEY,        -- SHA-256 of the cookie, so that a copy of this table opens nothing.
     org_id         text NOT NULL,
     user_id        text NOT NULL,
+    proof          bytea,                    -- SHA-256 of the password hash that was judged; NULL after single sign-on.
     revision       bigint NOT NULL,          -- Of the org's ledger at sign-in; the tokens made for this browser carry it.
     acted_org      text,                     -- What this browser did last, so that its next page waits for it.
     acted_revision bigint,
@@ -55,4 +56,4 @@ CREATE TABLE IF NOT EXISTS console.sessions (
     seen_ms        bigint NOT NULL
 );
 CREATE INDEX IF NOT EXISTS sessions_user ON console.sessions (org_id, user_id);
-CREATE INDEX IF NOT EXISTS sessions_old ON console.sessions (seen_ms);
+CREATE INDEX IF NOT EXISTS sessions_old ON console.sessions (created_ms);

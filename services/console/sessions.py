@@ -15,11 +15,23 @@ IDLE_MS: Final = 12 * 3600 * 1000
 LONGEST_MS: Final = 7 * 24 * 3600 * 1000
 _SEEN_STEP_MS: Final = 60_000
 """A session's last use is written at most once in this time, so that reading a page writes nothing."""
-# A person who was erased has no row and so no session.
+# A person who was erased has no row and so no session. One that came in with a password has one only as long as that is
+# the password and the organisation takes passwords: so a sign-in that overtakes a change of either opens nothing.
 _FIND: Final = """
     SELECT org_id, user_id, revision, acted_org, acted_revision, notice, seen_ms, person.must_change_password
     FROM console.sessions JOIN console.people AS person USING (org_id, user_id)
-    WHERE cookie_hash = %s AND sessions.seen_ms > %s AND sessions.created_ms > %s
+    LEFT JOIN console.org_sign_in USING (org_id)
+    WHERE (proof IS NULL OR proof = sha256(convert_to(person.password_hash, 'UTF8')) AND sso_only IS NOT TRUE)
+    AND cookie_hash = %s AND sessions.seen_ms > %s AND sessions.created_ms > %s
+"""
+
+
+_MOST: Final = 20
+"""So many browsers of one person are kept signed in."""
+_DROP_OLD: Final = """
+    DELETE FROM console.sessions WHERE created_ms < %s OR (org_id = %s AND user_id = %s AND cookie_hash NOT IN (
+        SELECT cookie_hash FROM console.sessions WHERE org_id = %s AND user_id = %s ORDER BY created_ms DESC LIMIT %s
+    ))
 """
 
 
@@ -62,20 +74,29 @@ class Sessions:
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool, self._clock = pool, clock
 
-    def begin(self, org_id: str, user_id: str, revision: int) -> str:
-        """Sign a browser in; gives its new cookie. Sessions that ended long ago are dropped on the way."""
+    def begin(self, org_id: str, user_id: str, revision: int, password_hash: str | None = None) -> str:
+        """Sign a browser in; gives its new cookie. `password_hash` is what was judged, None after single sign-on.
+
+        On the way sessions go that ended long ago, and all but the newest of this person.
+        """
         cookie, now_ms = fresh_cookie(), self._clock()
+        proof = None if password_hash is None else hashlib.sha256(password_hash.encode()).digest()
         with self._pool.connection() as connection:
             connection.execute(
-                "DELETE FROM console.sessions WHERE seen_ms < %s OR created_ms < %s",
-                [now_ms - IDLE_MS, now_ms - LONGEST_MS],
+                "INSERT INTO console.sessions (cookie_hash, org_id, user_id, proof, revision, created_ms, seen_ms) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                [_hash(cookie), org_id, user_id, proof, revision, now_ms, now_ms],
             )
-            connection.execute(
-                "INSERT INTO console.sessions (cookie_hash, org_id, user_id, revision, created_ms, seen_ms) "
-                "VALUES (%s, %s, %s, %s, %s, %s)",
-                [_hash(cookie), org_id, user_id, revision, now_ms, now_ms],
-            )
+            connection.execute(_DROP_OLD, [now_ms - 2 * LONGEST_MS, org_id, user_id, org_id, user_id, _MOST])
         return cookie
+
+    def was_of(self, cookie: str) -> tuple[str, str] | None:
+        """Org and user of the session that this cookie has or had, until some days after it ran out."""
+        with self._pool.connection() as connection:
+            row = connection.execute(
+                "SELECT org_id, user_id FROM console.sessions WHERE cookie_hash = %s", [_hash(cookie)]
+            ).fetchone()
+        return None if row is None else (row[0], row[1])
 
     def find(self, cookie: str, *, by_itself: bool = False) -> BrowserSession | None:
         """The session of this cookie, unless it ended: 12 hours without a page, or 7 days in all.
@@ -106,17 +127,9 @@ class Sessions:
         """Sign this browser out."""
         self._run("DELETE FROM console.sessions WHERE cookie_hash = %s", [_hash(cookie)])
 
-    def end_others(self, org_id: str, user_id: str, but: str = "") -> int:
-        """Sign a user out everywhere but in the browser with this cookie; gives how many that were."""
-        with self._pool.connection() as connection:
-            return connection.execute(
-                "DELETE FROM console.sessions WHERE org_id = %s AND user_id = %s AND cookie_hash <> %s",
-                [org_id, user_id, _hash(but)],
-            ).rowcount
-
-    def end_org(self, org_id: str, but: str = "") -> None:
-        """Sign everybody of an organisation out, but for the browser with this cookie."""
-        self._run("DELETE FROM console.sessions WHERE org_id = %s AND cookie_hash <> %s", [org_id, _hash(but)])
+    def end_all(self, org_id: str, user_id: str) -> None:
+        """Sign a user out everywhere."""
+        self._run("DELETE FROM console.sessions WHERE org_id = %s AND user_id = %s", [org_id, user_id])
 
     def _run(self, statement: str, parameters: list[Any]) -> None:
         with self._pool.connection() as connection:

@@ -50,8 +50,7 @@ class SignIn:
         self.throttle.succeeded(email, address)
         # Only now, so that strangers do not learn whose organisation that is.
         self.sso.refuse_password(person.org_id)
-        self._renew_hash(person, password)
-        return self.session_of(person, address, user_agent)
+        return self.session_of(self._with_renewed_hash(person, password), address, user_agent)
 
     def with_email(self, email: str, address: str, user_agent: str) -> Session:
         """For an e-mail that single sign-on vouches for. Raises Problem 401 `sso_refused`, 403 `owner_disabled`, 503."""
@@ -96,8 +95,11 @@ class SignIn:
             raise Problem(403, "wrong_password", "the old password is wrong")
         self.throttle.succeeded(account, address)
 
-    def _renew_hash(self, person: Person, password: str) -> None:
-        if person.password_hash and self.passwords.is_outdated(person.password_hash):
-            renewed = self.passwords.hash(password)
-            must_change = person.must_change_password
-            self.people.set_password(person.org_id, person.user_id, renewed, must_change=must_change)
+    def _with_renewed_hash(self, person: Person, password: str) -> Person:
+        if not person.password_hash or not self.passwords.is_outdated(person.password_hash):
+            return person
+        renewed = self.passwords.hash(password)
+        # Only if it is still the password: one that is being changed right now must not come back.
+        if not self.people.renew_hash(person.org_id, person.user_id, person.password_hash, renewed):
+            return person
+        return replace(person, password_hash=renewed)

@@ -124,12 +124,12 @@ def effect(answer: Mapping[str, Any], done: str) -> str:
 
 def user_name(user: Mapping[str, Any]) -> str:
     """What to call a user of the read API; one that was erased has no name any more."""
-    return ERASED if user["status"] == "erased" else user["name"] or user["user_id"]
+    return ERASED if user["status"] == "erased" else str(user["name"] or user["user_id"])
 
 
 def owner_name(key: Mapping[str, Any]) -> str:
     """What to call the owner of a key of the read API."""
-    return key["owner_name"] or key["user_id"]
+    return str(key["owner_name"] or key["user_id"])
 
 
 def _ago(time: str | None) -> str:

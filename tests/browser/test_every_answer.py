@@ -49,7 +49,7 @@ def test_the_pages_of_a_form_whose_session_ended(visit: Visit, org: Org, system:
     end_sessions(system, org)
     visitor.expect(401)
     own_keys(page).get_by_role("button", name="Create", exact=True).click()
-    expect(page.get_by_text("nothing you typed is lost")).to_be_visible()
+    expect(page.get_by_role("region", name="What you typed")).to_contain_text("sent too late")
     check_looks(visitor)
     sign_in_here(page, email, password)
     expect(page.get_by_role("heading", level=1)).to_contain_text("You are signed in again")

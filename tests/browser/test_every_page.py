@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import expect
 
 from tests.browser.accessibility import check_looks
-from tests.browser.actions import own_keys, sign_in
+from tests.browser.actions import sign_in
 from tests.browser.conftest import Visit
 from tests.browser.tour import STOPS, Stop, enter, new_key, populate
 from tests.browser.visitor import Visitor
@@ -40,11 +39,10 @@ def test_the_page_with_a_new_key_is_accessible_and_fits_a_phone(come: Callable[[
 def test_the_pages_of_an_organisation_whose_keys_are_off_are_accessible_and_fit_a_phone(visit: Visit, org: Org) -> None:
     org.create("member", "stopped")
     org.made("admin", "PUT", f"{org.path}/keys-enabled", {"enabled": False})
-    for who, path in (("member", "/account"), ("admin", f"/orgs/{org.id}/keys"), ("admin", f"/orgs/{org.id}")):
+    for who, path in (("member", "/account"), ("admin", f"/orgs/{org.id}/keys")):
         visitor = visit()
         sign_in(visitor, org, who)
-        page = visitor.opens(path)
-        expect(own_keys(page)).to_have_count(0)
+        visitor.opens(path)
         check_looks(visitor)
 
 

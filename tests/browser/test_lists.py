@@ -51,7 +51,7 @@ def test_admins_disable_and_enable_a_user_seeing_the_effect_before(visit: Visit,
     answer(page, "Disable")
     expect(page.get_by_text("member was disabled.")).to_be_visible()
     system.validates_as(key, "OWNER_DISABLED")
-    page.get_by_role("link", name="Users").click()
+    page.get_by_role("link", name="Users", exact=True).click()
     expect(cell(page, f"member@{org.id}.test", "Status")).to_have_text("Disabled")
     page.get_by_role("link", name="member", exact=True).click()
     page.get_by_role("link", name="Enable").click()

@@ -48,7 +48,7 @@ def test_a_service_account_cannot_sign_in(visit: Visit, shared_org: Org, system:
     page.get_by_role("link", name="Sign in with Acme Login").click()
     page.locator("input[name=sub]").fill("robot")
     page.get_by_role("button", name="Authorize").click()
-    expect(page.get_by_role("alert")).to_contain_text("no account")
+    expect(page.get_by_text("There is no account for this e-mail address here.")).to_be_visible()
     expect(page.get_by_role("link", name="Account")).to_have_count(0)
 
 

@@ -1,7 +1,7 @@
 """Times are told in the zone and the words of whoever looks, and the script and the server use the same words."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from playwright.sync_api import Page, expect
@@ -42,7 +42,7 @@ def test_without_javascript_the_exact_time_on_hover_says_that_it_is_utc(visit: V
 
 def test_the_script_tells_distances_in_the_words_of_the_server(visit: Visit) -> None:
     page = visit().opens("/sign-in")
-    page.clock.set_fixed_time(_NOW_MS)
+    page.clock.set_fixed_time(datetime.fromtimestamp(_NOW_MS / 1000, UTC))
     times_ms = [_NOW_MS + sign * by for by in _DISTANCES for sign in (-1, 1)]
     assert _told_by_the_script(page, times_ms) == [distance(time_ms, _NOW_MS) for time_ms in times_ms]
 

@@ -18,7 +18,7 @@ def test_a_member_creates_and_revokes_a_key_without_javascript(visit: Visit, sha
     expect(page.get_by_role("heading", level=1)).to_contain_text("plain")
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
-    expect(page.locator(".banner[role=status]")).to_be_visible()
+    expect(page.get_by_role("status").get_by_text("“plain” was revoked.")).to_be_visible()
     expect(row(page, "plain")).to_have_count(0)
     shared_org.system.validates_as(key, "REVOKED")
 

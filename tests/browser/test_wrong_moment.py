@@ -19,7 +19,8 @@ def test_a_session_that_ends_in_the_middle_of_a_form_loses_nothing_that_was_type
     end_sessions(system, org)
     visitor.expect(401)
     own_keys(page).get_by_role("button", name="Create", exact=True).click()
-    expect(page.get_by_text("nothing you typed is lost")).to_be_visible()
+    expect(page.get_by_text("Nothing was sent yet")).to_be_visible()
+    expect(page.get_by_role("region", name="What you typed")).to_contain_text("typed before the session ended")
     assert org.read("/keys").json["items"] == []
     _sign_in_here(page, org)
     expect(page.get_by_text("typed before the session ended")).to_be_visible()

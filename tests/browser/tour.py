@@ -12,6 +12,8 @@ from tests.end_to_end.system import System
 from tests.fault.organisation import Org
 from tests.waiting import eventually
 
+_MOST_KEYS = 100
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -53,7 +55,6 @@ STOPS = (
     Stop("service-account-add", "admin", "/orgs/{org}/users/new?kind=service_account"),
     Stop("user", "admin", "/orgs/{org}/users/{user}"),
     Stop("user-past-keys", "admin", "/orgs/{org}/users/{user}?keys=past"),
-    Stop("user-full", "admin", "/orgs/{org}/users/{collector}"),
     Stop("user-service-account", "admin", "/orgs/{org}/users/{service}"),
     Stop("user-disable", "admin", "/orgs/{org}/users/{user}/disabled"),
     Stop("user-enable", "admin", "/orgs/{org}/users/{disabled}/enabled"),
@@ -97,15 +98,14 @@ def populate(system: System, org: Org) -> dict[str, str]:
     system.validates_as(old["key"], "REVOKED")
     eventually(lambda: org.read(f"/keys/{old['key_id']}/usage").json["items"], 15, "the refused use to be counted")
     keys = {name: key["key_id"] for name, key in (("key", used), ("notebook", notebook), ("old", old))}
-    users = {"user": org.users["member"], "collector": org.users["collector"]}
-    return {"org": org.id, "service": service, "disabled": disabled} | users | keys
+    return {"org": org.id, "user": org.users["member"], "service": service, "disabled": disabled} | keys
 
 
 def _fill(org: Org, who: str) -> None:
     """Add a person with as many keys as one may have."""
     org.add(who)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: org.create(who, f"collected {number}"), range(1, KEY_LIMIT + 1)))
+        list(pool.map(lambda number: org.create(who, f"collected {number}"), range(1, _MOST_KEYS + 1)))
 
 
 def add_service_account(system: System, org: Org, name: str) -> str:

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 import urllib3
@@ -134,6 +136,41 @@ def test_the_quickstart_works_as_printed_and_a_restart_keeps_the_data(checkout: 
         signed_in = checkout.call(0, "POST", "/v1/sessions", {name: admin[name] for name in ("email", "password")})
         found = checkout.call(2, "GET", f"/v1/orgs/demo/keys/{answers[0]['key_id']}", token=signed_in["token"])
         assert found["revoked_at"] == answers[2]["revoked_at"]
+        _pages_show_the_demo(checkout, admin)
+
+
+def _pages_show_the_demo(checkout: Checkout, admin: Any) -> None:
+    """The demo's admin signs in as people do, and sees keys in use and, among the past keys of a user, one revoked."""
+    visit = _browser(checkout)
+    csrf = re.search(r'name="csrf" value="(\w+)"', visit("/sign-in"))
+    assert csrf is not None
+    home = visit("/sign-in", csrf=csrf[1], email=admin["email"], password=admin["password"])
+    assert "Show API Keys" in home
+    row = _row(visit("/orgs/demo/keys"), "Sequencer import, production")
+    assert re.search(r'data-label="Last used"><time [^>]*>[^<]+ ago</time>', row), row
+    assert "from 192.0.2.1" in row
+    ada = re.search(r'href="(/orgs/demo/users/\w+)">Ada Example<', visit("/orgs/demo/users?search=ada"))
+    assert ada is not None
+    past = _row(visit(ada[1] + "?keys=past"), "Export for the contractor")
+    assert re.search(r'data-label="Ended">Revoked <time', past), past
+
+
+def _browser(checkout: Checkout) -> Callable[..., str]:
+    """A browser that keeps its cookie; called with the address of a page, and the fields of a form to send there."""
+    opener = build_opener(HTTPCookieProcessor())
+
+    def visit(path: str, **form: str) -> str:
+        url = f"http://127.0.0.1:{checkout.base_port}{path}"
+        with opener.open(url, urlencode(form).encode() if form else None, timeout=10) as page:
+            return str(page.read().decode())
+
+    return visit
+
+
+def _row(html: str, name: str) -> str:
+    """The row of a table in which this name stands."""
+    (row,) = [part for part in html.split("<tr") if f">{name}<" in part]
+    return row
 
 
 def _first_steps(checkout: Checkout) -> None:

@@ -68,6 +68,18 @@ class Ledger:
         self.revisions[org] = self.revisions.get(org, 0) + 1
         return self.revisions[org]
 
+    def told(
+        self, method: str, address: str, body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+        """The answer that a test gave for this path."""
+        path, _, query = address.partition("?")
+        if (method, path) not in self.answers:
+            return None
+        self.asked.append((method, path, dict(parse_qsl(query)), body))
+        if self.not_caught_up and "min_revision" in query:
+            raise Problem(503, "not_caught_up", "the revision is not here yet")
+        return self.answers[method, path]
+
     def who(self, token: str) -> dict[str, Any]:
         """The checker's answer."""
         if self.stale:
@@ -194,7 +206,7 @@ def serving(ledger: Ledger) -> Iterator[str]:
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             headers: dict[str, str] = {}
             try:
-                status, document, headers = self.told(body) or (*self.judge(body, token), {})
+                status, document, headers = ledger.told(self.command, self.path, body) or (*self.judge(body, token), {})
                 raw = json.dumps(document).encode()
             except Problem as problem:
                 status, raw = problem.status, problem.body()
@@ -207,15 +219,6 @@ def serving(ledger: Ledger) -> Iterator[str]:
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
-
-        def told(self, body: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, str]] | None:
-            path, _, query = self.path.partition("?")
-            if (self.command, path) not in ledger.answers:
-                return None
-            ledger.asked.append((self.command, path, dict(parse_qsl(query)), body))
-            if ledger.not_caught_up and "min_revision" in query:
-                raise Problem(503, "not_caught_up", "the revision is not here yet")
-            return ledger.answers[self.command, path]
 
         def judge(self, body: dict[str, Any], token: str) -> tuple[int, dict[str, Any]]:
             if self.path == "/readyz":

@@ -135,7 +135,7 @@ def test_a_session_that_ended_in_the_middle_of_a_form_loses_nothing(world: World
     answer(world, "GET", KEYS, listed())
     answer(world, "POST", "/v1/orgs/demo/keys", KEY | {"key": "kl_secret", "revision": 10}, 201)
     member = browser(world, "member")
-    world.console.sessions.end(member.cookie)
+    grow_older(world, "seen_ms", IDLE_MS)
     refused = member.post("/account/keys", name="typed by hand")
     assert refused.status_code == 401
     kept = unescape(refused.get_data(as_text=True).split('name="kept" value="')[1].split('"')[0])
@@ -268,3 +268,91 @@ def test_keys_come_in_pages(world: World) -> None:
     assert "First page" in seen(member.get("/account?cursor=more"))
     asked_for = [(query["limit"], query.get("cursor")) for query, _ in asked(world, "GET", KEYS)]
     assert asked_for == [("25", None), ("25", "more")]
+
+
+def test_a_form_of_another_site_does_not_sign_this_browser_out(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    member = browser(world, "member")
+    sent_without_cookie = world.client.application.test_client().post("/sign-out")
+    assert sent_without_cookie.status_code == 403
+    assert "Set-Cookie" not in sent_without_cookie.headers
+    assert member.get("/account").status_code == 200
+
+
+def test_a_sign_in_that_overtakes_a_change_of_the_password_opens_nothing(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    member = browser(world, "member")
+    judged = world.console.people.get("demo", "member")
+    assert judged is not None
+    world.console.people.set_password("demo", "member", "another hash", must_change=False)
+    late = world.console.sessions.begin("demo", "member", 1, judged.password_hash)
+    assert world.console.sessions.find(late) is None
+    assert not world.console.people.renew_hash("demo", "member", str(judged.password_hash), "renewed")
+    assert member.get("/account").status_code == 200
+
+
+def test_requiring_single_sign_on_ends_what_began_with_a_password_and_nothing_else(world: World) -> None:
+    browser(world, "member")
+    person = world.console.people.get("demo", "member")
+    assert person is not None
+    by_password = world.console.sessions.begin("demo", "member", 1, person.password_hash)
+    by_sso = world.console.sessions.begin("demo", "member", 1)
+    world.rows("INSERT INTO console.org_sign_in VALUES ('demo', true) RETURNING 1")
+    assert world.console.sessions.find(by_password) is None
+    assert world.console.sessions.find(by_sso) is not None
+
+
+def test_only_the_newest_sessions_of_a_person_are_kept(world: World) -> None:
+    first = browser(world, "member").cookie
+    newer = [world.console.sessions.begin("demo", "member", 1) for _ in range(20)]
+    assert world.console.sessions.find(first) is None
+    assert all(world.console.sessions.find(cookie) for cookie in newer)
+
+
+def test_what_somebody_else_typed_is_not_offered_to_whoever_signs_in_next(world: World) -> None:
+    answer(world, "GET", KEYS, listed())
+    member = browser(world, "member")
+    world.person("demo", "admin", "admin")
+    grow_older(world, "seen_ms", IDLE_MS)
+    page = member.post("/account/keys", name="typed by the member").get_data(as_text=True)
+    kept = unescape(page.split('name="kept" value="')[1].split('"')[0])
+    entered = member.post("/sign-in", email="admin@example.org", password=PASSWORD, kept=kept)
+    assert (entered.status_code, entered.headers["Location"]) == (303, "/")
+
+
+@pytest.mark.parametrize("email", ["\0", "İ@example.org", "x" * 300, ""])
+def test_an_e_mail_that_nobody_can_have_is_refused_like_a_wrong_password(world: World, email: str) -> None:
+    world.client.get("/sign-in")
+    page = visitor(world.client).post("/sign-in", email=email, password=PASSWORD)
+    assert (page.status_code, "is wrong" in seen(page)) == (401, True)
+
+
+@pytest.mark.parametrize("address", ["//[", "/\r\nX: 1", "/\\x", "///x", "x"])
+def test_an_address_that_is_not_ours_leads_to_the_first_page(world: World, address: str) -> None:
+    browser(world, "member")
+    world.client.get("/sign-in", query_string={"next": address})
+    guest = visitor(world.client)
+    entered = guest.post("/sign-in", email="member@example.org", password=PASSWORD, next=address)
+    assert (entered.status_code, entered.headers["Location"]) == (303, "/")
+
+
+@pytest.mark.parametrize("once", ["a\r\nb", "€", "\0", "a b"])
+def test_a_form_whose_number_is_no_number_of_ours_counts_as_a_new_one(world: World, once: str) -> None:
+    answer(world, "GET", KEYS, listed())
+    answer(world, "POST", "/v1/orgs/demo/keys", KEY | {"key": "kl_secret", "revision": 10}, 201)
+    assert browser(world, "member").post("/account/keys", name="n", once=once).status_code == 201
+
+
+@pytest.mark.parametrize("path", ["/orgs/demo/users", "/orgs/demo/keys", "/orgs/demo/keys.csv"])
+def test_a_whole_key_in_an_address_leads_to_its_page_and_out_of_the_address(world: World, path: str) -> None:
+    for name in ("search", "owner", "next"):
+        answered = world.client.get(path, query_string={name: f"kl_{KEY['key_id']}_{'a' * 49}"})
+        assert answered.headers["Location"] == f"/orgs/demo/keys/{KEY['key_id']}"
+    assert "a" * 49 not in str(
+        world.client.get("/sign-in", query_string={"next": "_" + "1" * 22 + "_" + "a" * 49}).headers
+    )
+
+
+def test_an_id_that_nothing_can_have_is_not_found(world: World) -> None:
+    admin = browser(world, "admin", "admin")
+    assert admin.get("/orgs/%0d%0aX:1/keys?search=_" + "1" * 22 + "_" + "a" * 49).status_code == 404

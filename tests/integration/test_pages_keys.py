@@ -12,6 +12,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from schemas import key_text, times
+from services.console import wording
 from services.console.api_clients import Read, ReadApi
 from tests.integration.console_parts import World, running_console
 from tests.integration.page_parts import KEY, ORG, USER, Browser, answer, asked, browser, listed, seen
@@ -38,6 +39,11 @@ def admin(world: World) -> Browser:
 
 def ago(days: float) -> str:
     return times.to_text(times.wall_clock_ms() - int(days * 24 * 3600 * 1000))
+
+
+def day(days: int) -> str:
+    """The day so many days ago, in the words of the pages."""
+    return wording.exact(ago(days)).split(",")[0]
 
 
 def knows(world: World, key: Mapping[str, Any], uses: Any = (), events: Any = ()) -> None:
@@ -348,8 +354,9 @@ def test_no_tick_no_revocation_and_not_too_many_at_once(world: World, admin: Bro
     page = admin.get(f"{PAGE}/revoke")
     assert (page.status_code, page.headers["Location"]) == (303, PAGE)
     assert "No key was ticked" in seen(admin.get(PAGE))
-    many = "&".join(f"key={number:022}" for number in range(101))
-    assert admin.get(f"{PAGE}/revoke?{many}").status_code == 400
+    many = "&".join(f"key={number:022}" for number in range(26))
+    refused = admin.get(f"{PAGE}/revoke?{many}")
+    assert (refused.status_code, "At most 25 keys" in seen(refused)) == (400, True)
 
 
 def test_the_page_of_a_key_has_its_details(world: World, admin: Browser) -> None:
@@ -406,6 +413,30 @@ def test_the_history_tells_who_did_what_and_why_with_revision_and_hash(world: Wo
     assert asked(world, "GET", f"{ONE}/history") == [({"uses": "exclude", "limit": "200"}, {})]
 
 
+def test_the_end_of_a_long_history_is_shown_and_what_is_left_out_is_said(
+    world: World, admin: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knows(world, KEY | {"revoked_at": ago(1)})
+    events = [event("KeyRenamed", number, "admin", 2, name=f"name {number}.") for number in range(1, 1201)]
+    events.append(event("KeyRevoked", 1201, "admin", 1, reason="other"))
+    get = ReadApi.get
+
+    def in_pages(api: ReadApi, path: tuple[str, ...], token: str, query: Mapping[str, Any]) -> Read:
+        if path[-1] != "history":
+            return get(api, path, token, query)
+        first = int(query["cursor"] or 0)
+        following = str(first + 200) if first + 200 < len(events) else None
+        return Read(listed(*events[first : first + 200], next_cursor=following), 0, None)
+
+    monkeypatch.setattr(ReadApi, "get", in_pages)
+    text = seen(admin.get(ONE_PAGE))
+    assert "The first 201 events of this key are left out here; the last 1000 follow." in text
+    assert "“name 201.”" not in text
+    assert text.index("“name 202.”") < text.index("“name 1200.”") < text.index("Revoked by you: another reason")
+    events = events[-400:]
+    assert "left out" not in seen(admin.get(ONE_PAGE))
+
+
 def test_uses_are_drawn_with_a_table_that_says_the_same(world: World, admin: Browser) -> None:
     knows(world, KEY, [use(3, "VALID", 40), use(3, "IP_NOT_ALLOWED", 2), use(1, "VALID", 1), use(60, "VALID", 7)])
     page = admin.get(ONE_PAGE)
@@ -413,7 +444,7 @@ def test_uses_are_drawn_with_a_table_that_says_the_same(world: World, admin: Bro
     assert html.count("<rect") == 3
     assert html.count('class="refused"') == 1
     assert ": 40 accepted, 2 refused</title>" in html
-    assert f"Day Accepted Refused {ago(1)[:10]} 1 0 {ago(3)[:10]} 40 2" in seen(page)
+    assert f"Day Accepted Refused {day(1)} 1 0 {day(3)} 40 2" in seen(page)
     assert "41 uses accepted, 2 uses refused." in seen(page)
     assert " style=" not in html
 

@@ -192,14 +192,14 @@ def test_without_active_keys_it_is_said_that_nothing_stops(world: World) -> None
 def test_a_refused_switch_is_asked_again_with_the_reason_kept(world: World) -> None:
     answer(world, "PUT", SWITCH, REFUSAL, 503)
     page = browser(world, "ada", "admin").post(
-        "/orgs/demo/keys-enabled", enabled="0", reason="a leak", once="the same form"
+        "/orgs/demo/keys-enabled", enabled="0", reason="a leak", once="the-same-form"
     )
     html = page.get_data(as_text=True)
     assert page.status_code == 503
     assert "Others are changing the same things right now." in seen(page)
     assert 'value="a leak"' in html
     assert 'name="enabled" value="0"' in html
-    assert 'name="once" value="the same form"' in html
+    assert 'name="once" value="the-same-form"' in html
 
 
 def test_a_switch_without_a_direction_is_not_there(world: World) -> None:
@@ -217,6 +217,16 @@ def test_a_form_that_is_not_this_browsers_does_nothing(world: World) -> None:
         assert page.status_code == 403
         assert "Nothing was done." in seen(page)
     assert asked(world, "POST", "/v1/orgs") + asked(world, "PUT", SWITCH) == []
+
+
+def test_a_form_that_is_out_of_date_leads_to_the_page_that_it_came_from(world: World) -> None:
+    someone = operator(world)
+    link = '<a href="/orgs/demo">Open the page again</a>'
+    known = someone.post("/orgs/demo/keys-enabled", csrf="0" * 64, enabled="0", back="/orgs/demo")
+    unknown = someone.post("/orgs/demo/keys-enabled", csrf="0" * 64, enabled="0", back="https://elsewhere.test/")
+    assert link in known.get_data(as_text=True)
+    assert "Open the page again and send" in seen(unknown)
+    assert "again</a>" not in unknown.get_data(as_text=True)
 
 
 def test_a_name_that_tries_script_is_only_a_name(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from tests.integration.console_parts import PASSWORD, World, running_console
-from tests.integration.page_parts import KEY, USER, Browser, answer, asked, browser, listed, seen
+from tests.integration.page_parts import KEY, ORG, USER, Browser, answer, asked, browser, listed, seen
 
 USERS = "/v1/orgs/demo/users"
 ONE = f"{USERS}/member"
@@ -104,6 +104,24 @@ def test_a_search_without_a_match_says_so(world: World, admin: Browser) -> None:
     page = admin.get(f"{PAGE}?search=nobody")
     assert "No user fits" in seen(page)
     assert PAGE in links(page)
+
+
+def test_a_table_without_users_speaks_of_no_search_when_there_was_none(world: World, admin: Browser) -> None:
+    answer(world, "GET", USERS, listed())
+    for query in ("", "?sort=name"):
+        page = admin.get(PAGE + query)
+        assert "Whoever is added is listed here." in seen(page)
+        assert "fits" not in seen(page)
+
+
+def test_an_operator_sees_the_name_of_the_organisation_and_nothing_is_counted_for_it(world: World) -> None:
+    operator = browser(world, "olga", "admin", org="platform")
+    answer(world, "GET", "/v1/orgs/demo", {name: ORG[name] for name in ("org_id", "name", "keys_enabled")})
+    answer(world, "GET", USERS, listed(USER))
+    answer(world, "GET", "/v1/orgs/demo/keys", listed(KEY))
+    assert "Users of Demo" in seen(operator.get(PAGE))
+    assert "API keys of Demo" in seen(operator.get("/orgs/demo/keys"))
+    assert [query for query, _ in asked(world, "GET", "/v1/orgs/demo")] == [{"counts": "exclude"}] * 2
 
 
 def test_an_unchanged_table_of_users_is_not_sent_again(world: World, admin: Browser) -> None:
@@ -386,7 +404,7 @@ def test_erasing_says_what_goes_and_what_stays_and_then_does_it(world: World, ad
     assert world.console.people.get("demo", "member") is None
     answer(world, "GET", USERS, listed(USER | {"status": "erased", "name": None, "email": None}))
     text = seen(admin.get(PAGE))
-    assert "Member was erased." in text
+    assert "The account was erased." in text
     assert "Erased user –" in text
 
 
@@ -414,7 +432,7 @@ def test_an_auditor_who_knows_the_address_is_refused(world: World, path: str) ->
 
 
 def test_a_form_that_is_sent_twice_adds_one_service_account(world: World, admin: Browser) -> None:
-    form = {"kind": "service_account", "name": "Nightly import", "role": "member", "once": "the same"}
+    form = {"kind": "service_account", "name": "Nightly import", "role": "member", "once": "the-same"}
     first = admin.post(f"{PAGE}/new", **form)
     again = admin.post(f"{PAGE}/new", **form)
     assert first.status_code == again.status_code == 303
@@ -423,7 +441,7 @@ def test_a_form_that_is_sent_twice_adds_one_service_account(world: World, admin:
 
 
 def test_a_form_that_is_sent_twice_shows_the_temporary_password_once(world: World, admin: Browser) -> None:
-    form = {"kind": "person", "name": "Ada", "email": "ada@example.org", "role": "member", "once": "the same"}
+    form = {"kind": "person", "name": "Ada", "email": "ada@example.org", "role": "member", "once": "the-same"}
     first, again = (admin.post(f"{PAGE}/new", **form) for _ in range(2))
     assert "Temporary password" in seen(first)
     assert (again.status_code, "password" in seen(again).lower()) == (303, False)

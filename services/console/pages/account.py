@@ -49,11 +49,12 @@ def change_password() -> Response:
             raise Problem(400, "malformed", "the new password was typed in two ways", (again,))
         body = load(bodies.PasswordRequest(), {"old": form.get("old", ""), "new": form.get("new", "")})
         me = person_of(console().people, guest.caller())
-        console().members.change_password(me, body["old"], body["new"], visit.address(), guest.session.cookie)
+        hashed = console().members.change_password(me, body["old"], body["new"], visit.address())
     except Problem as problem:
         if problem.status not in REFUSED and problem.code != "wrong_password":
             raise
         return show("password.html", temporary=guest.session.must_change_password, **in_form(problem))
+    guest.begin_anew(hashed)
     return done("/account", "Your password was changed. Everywhere else you were signed out.")
 
 

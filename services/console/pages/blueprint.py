@@ -1,16 +1,22 @@
 """The pages as one blueprint: what holds before and after every view, and what becomes of everything that goes wrong."""
 
+import re
+from typing import Final
+
 import psycopg
 import structlog
 from flask import Blueprint, Response, g, request
 from psycopg_pool import PoolTimeout
 
+from schemas import fields
 from schemas.problems import Problem
 from services.console import wording
 from services.console.pages import rendering, visit
 from services.console.pages.visit import PasswordFirst, SignedOut, StaleForm
 
 pages = Blueprint("pages", __name__, template_folder="../templates")
+WHOLE_KEY: Final = re.compile(f"_({fields.KEY_ID})_[0-9A-Za-z]{{49}}")
+"""The text of a key, from its id on."""
 _log = structlog.get_logger()
 # What a browser may send that is not signed in; any other POST leads to the sign-in page before its form is judged.
 _OPEN = frozenset({"pages.sign_in_with_password"})
@@ -26,6 +32,16 @@ def judge_form() -> None:
         if request.endpoint not in _OPEN:
             visit.here()
         visit.must_be_own_form()
+
+
+@pages.before_request
+def keep_keys_out_of_addresses() -> Response | None:
+    """A whole key that was pasted into a search must not stay in the address: its id leads to its page."""
+    whole = WHOLE_KEY.search(request.query_string.decode(errors="replace")) if request.method == "GET" else None
+    if whole is None:
+        return None
+    org = (request.view_args or {}).get("org")
+    return rendering.redirect(f"/orgs/{org}/keys/{whole[1]}" if org else request.path)
 
 
 @pages.after_request

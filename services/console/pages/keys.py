@@ -9,7 +9,7 @@ from flask import Response, request
 from schemas import fields, times
 from schemas.problems import Problem
 from services.console import key_list_csv
-from services.console.pages.blueprint import pages
+from services.console.pages.blueprint import WHOLE_KEY, pages
 from services.console.pages.rendering import in_form, live, redirect
 from services.console.pages.users import NOTHING, PAGE, about, pager, with_query
 from services.console.pages.visit import Visit, here, is_part
@@ -17,16 +17,13 @@ from services.console.wording import user_name
 
 _CHOICES: Final = {"unused_for": ("30", "90", "180"), "never_used": ("1",), "expiring": ("30",)}
 _MOST: Final = 200
-_KEY_TEXT: Final = re.compile(f"_({fields.KEY_ID})_[0-9A-Za-z]{{49}}")
 _KEY_ID: Final = re.compile(f"(?<![0-9A-Za-z])({fields.KEY_ID})(?![0-9A-Za-z])")
 
 
 @pages.get("/orgs/<org>/keys")
 def org_keys(org: str) -> Response:
     """The table, newest first. Parameters: search, owner, unused_for (days), never_used, expiring (days), cursor."""
-    guest, whole = here(), _KEY_TEXT.search(request.args.get("search", ""))
-    # A whole key that was pasted into the wrong field must not stay in the address.
-    return redirect(f"/orgs/{org}/keys/{whole[1]}") if whole else _org_keys(guest, org)
+    return _org_keys(here(), org)
 
 
 @pages.get("/orgs/<org>/keys.csv")
@@ -65,7 +62,7 @@ def find_key(org: str) -> Response:
 
 def key_id_in(text: str) -> str | None:
     """The id of the first key in a text: of a full key, else a word that is one. Pure."""
-    found = _KEY_TEXT.search(text) or _KEY_ID.search(text)
+    found = WHOLE_KEY.search(text) or _KEY_ID.search(text)
     return found[1] if found else None
 
 

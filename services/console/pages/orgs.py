@@ -92,9 +92,10 @@ def ask_to_set_sign_in_rule(org: str) -> Response:
 def set_sign_in_rule(org: str) -> Response:
     """Refuse the passwords of an organisation, or take them again."""
     guest, sso_only = here(), _flag("sso_only")
-    guest.read("orgs", org, counts="exclude")  # There is one: the rule is kept in this console's own table, which takes any id.
+    # There is one: the rule is kept in this console's own table, which takes any id.
+    guest.read("orgs", org, counts="exclude")
     try:
-        console().members.require_sso(guest.caller(), org, sso_only, guest.session.cookie)
+        console().members.require_sso(guest.caller(), org, sso_only)
     except Problem as problem:
         if problem.status not in REFUSED:
             raise
@@ -139,7 +140,7 @@ def _ask_to_set_sign_in_rule(guest: Visit, org: str, **refused: Any) -> Response
         title, button = "Refuse passwords?", "Refuse passwords"
         effect = (
             f"People of {_called(found)}, its admins too, will sign in with {console().sso_name or 'single sign-on'} "
-            "only, by the e-mail address that is known here. Whoever else is signed in now has to sign in anew. "
+            "only, by the e-mail address that is known here. Whoever came in with a password has to sign in anew, you too. "
             "API keys go on working."
         )
     else:

@@ -10,6 +10,7 @@ from flask import Response, current_app, g, render_template, request
 
 from schemas.problems import Problem
 from services.console import wording
+from services.console.caller import not_found
 from services.console.pages import visit
 from services.console.pages.visit import SignedOut, StaleForm, is_part
 from services.console.sessions import form_token, fresh_cookie
@@ -87,10 +88,10 @@ def back(otherwise: str = "/") -> str:
 
 def own(address: str) -> str | None:
     """This address if it is a page of this console, so that no link leads people elsewhere."""
-    parts = urlsplit(address) if address.startswith("/") and address.isprintable() else None
-    if parts is None or parts.netloc or parts.scheme or address.startswith(("//", "/\\")):
+    if not address.startswith("/") or address.startswith(("//", "/\\")) or not address.isprintable():
         return None
-    return address
+    parts = urlsplit(address)
+    return None if parts.netloc or parts.scheme else address
 
 
 def in_form(problem: Problem) -> dict[str, Any]:
@@ -152,7 +153,9 @@ def finish(response: Response) -> Response:
     is_https = visit.console().is_https
     if is_https:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    if "cookie" in g and request.cookies.get(visit.cookie_name()) != g.cookie:
+    # A form that is not ours may have been sent here by another site, without this browser's cookie: a new one would
+    # sign the browser out.
+    if g.get("outcome") != "stale_form" and "cookie" in g and request.cookies.get(visit.cookie_name()) != g.cookie:
         response.set_cookie(visit.cookie_name(), g.cookie, httponly=True, samesite="Lax", secure=is_https)
     return response
 
@@ -170,6 +173,8 @@ def _kept() -> str:
 
 def redirect(address: str) -> Response:
     """See another page next (303)."""
+    if not address.isprintable():
+        raise not_found()  # Made of an id in this request's address that nothing can have.
     answer = current_app.redirect(address, 303)
     assert isinstance(answer, Response)
     return answer

@@ -1,12 +1,12 @@
 """Signing in and out: by password, by single sign-on, and again in the middle of a form."""
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from flask import Response, g, request
 
-from schemas.problems import Problem
-from services.console import wording
+from schemas.problems import Problem, load
+from services.console import bodies, wording
 from services.console.pages import rendering, visit
 from services.console.pages.blueprint import pages
 from services.console.pages.rendering import show
@@ -44,14 +44,14 @@ def sign_in() -> Response:
 @pages.post("/sign-in")
 def sign_in_with_password() -> Response:
     """Sign in with e-mail and password."""
-    email, password = visit.typed("email") or "", request.form.get("password", "")
     going_to = rendering.own(request.form.get("next", "")) or "/"
     try:
-        session = console().sign_in.with_password(email[:254], password[:256], visit.address(), visit.user_agent())
+        body = _credentials(visit.typed("email") or "", request.form.get("password", ""))
+        session = console().sign_in.with_password(**body, address=visit.address(), user_agent=visit.user_agent())
     except Problem as problem:
         g.outcome = problem.code
         return rendering.sign_in_page(**rendering.in_form(problem), kept=request.form.get("kept"), next=going_to)
-    return _enter(session, going_to)
+    return _enter(session, going_to, session.person.password_hash)
 
 
 @pages.get("/sign-in/sso")
@@ -75,7 +75,7 @@ def back_from_sso() -> Response:
     except Problem as problem:
         g.outcome = problem.code
         return rendering.sign_in_page(problem.status, why=wording.problem(problem))
-    answer = _enter(session, rendering.own(request.cookies.get(_NEXT, "")) or "/")
+    answer = _enter(session, rendering.own(request.cookies.get(_NEXT, "")) or "/", None)
     answer.delete_cookie(_NEXT, path="/sign-in")
     return answer
 
@@ -88,16 +88,25 @@ def sign_out() -> Response:
     return rendering.redirect("/sign-in")
 
 
-def _enter(session: Session, going_to: str) -> Response:
+def _credentials(email: str, password: str) -> dict[str, str]:
+    """Of the shape that the JSON call wants; nothing else can be anyone's. Raises Problem 401."""
+    try:
+        return cast(dict[str, str], load(bodies.SessionRequest(), {"email": email, "password": password}))
+    except Problem as problem:
+        raise Problem(401, "bad_credentials", "the e-mail address or the password is wrong") from problem
+
+
+def _enter(session: Session, going_to: str, password_hash: str | None) -> Response:
     # A new cookie, so that nobody who knew the one before is signed in with it.
-    person = session.person
-    if visit.cookie_name() in request.cookies:
-        console().sessions.end(visit.cookie())
-    g.cookie = console().sessions.begin(person.org_id, person.user_id, session.revision)
+    person, sessions, before = session.person, console().sessions, visit.cookie()
+    was_of = sessions.was_of(before)
+    sessions.end(before)
+    g.cookie = sessions.begin(person.org_id, person.user_id, session.revision, password_hash)
     if person.must_change_password:
         return rendering.redirect("/account/password")
     kept = _kept(request.form.get("kept", ""))
-    if kept is None:
+    # What somebody else typed into this browser is not this person's to send.
+    if kept is None or was_of != (person.org_id, person.user_id):
         return rendering.redirect(going_to)
     shown = [(wording.field(name), value[:_SHOWN_KEPT]) for name, value in kept.fields.items()]
     shown = [(label, value) for label, value in shown if label and value]

@@ -24,6 +24,7 @@ def disable(org: str, user: str) -> Response:
 
     def do() -> Response:
         answer = guest.command("PUT", "orgs", org, "users", user, "enabled", body={"enabled": False})
+        console().sessions.end_all(org, user)
         return done(back(address(org, user)), effect(answer, f"{name} was disabled."))
 
     meaning = [_keys_stop(found)]
@@ -40,6 +41,8 @@ def enable(org: str, user: str) -> Response:
     name = user_name(found)
 
     def do() -> Response:
+        # Disabled by a program, it may have been without a word to the console: no old session comes back to life.
+        console().sessions.end_all(org, user)
         guest.command("PUT", "orgs", org, "users", user, "enabled", body={"enabled": True})
         return done(back(address(org, user)), f"{name} was enabled.")
 
@@ -79,7 +82,7 @@ def erase(org: str, user: str) -> Response:
     def do() -> Response:
         answer = console().members.erase(caller, org, user)
         guest.acted(org, answer["revision"])
-        return done(f"/orgs/{org}/users", effect(answer, f"{name} was erased."))
+        return done(f"/orgs/{org}/users", effect(answer, "The account was erased."))
 
     meaning = [
         "Name, e-mail address and password are deleted, and the account can never be used again.",

@@ -1,6 +1,7 @@
 """One request of a signed-in browser: who it is, what it may read and command, and that its forms are its own."""
 
 import hmac
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
@@ -14,6 +15,7 @@ from services.console.sessions import BrowserSession, form_token, fresh_cookie
 
 SLOW_MS: Final = 3000
 """From here on a page says that what it shows is old."""
+_ONCE: Final = re.compile("[A-Za-z0-9_-]{1,255}")
 _WITH_TEMPORARY_PASSWORD: Final = frozenset({"pages.password", "pages.change_password", "pages.sign_out"})
 
 
@@ -102,6 +104,12 @@ class Visit:
         """One sentence for the next page, or none any more."""
         self.console.sessions.tell(self.session.cookie, notice)
 
+    def begin_anew(self, password_hash: str) -> None:
+        """Another cookie for this browser, after all sessions of this person ended with the old password."""
+        known = self.session
+        g.cookie = self.console.sessions.begin(known.org_id, known.user_id, known.revision, password_hash)
+        self.session = replace(known, cookie=g.cookie)
+
     def caller(self) -> Caller:
         """Who this is, asked of the auth checker: for what the console itself decides. Raises Problem, SignedOut."""
         code, caller = self.console.checker.caller(self.token, address(), user_agent())
@@ -161,7 +169,8 @@ def must_be_own_form() -> None:
 
 def once() -> str:
     """What makes a form count once, however often it is sent."""
-    return request.form.get("once", "")[:255] or fresh_cookie()
+    given = request.form.get("once", "")
+    return given if _ONCE.fullmatch(given) else fresh_cookie()
 
 
 def typed(name: str) -> str | None:
