@@ -4,7 +4,7 @@ import re
 import secrets
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests.browser.actions import ask_to_revoke, create_key, revoke, row, sign_in, sign_in_operator
 from tests.browser.conftest import Visit
@@ -63,7 +63,12 @@ def test_the_name_of_an_organisation_is_text_too(visit: Visit, system: System) -
     name, org = "<img src=x onerror=alert(1)>", f"hostile-{secrets.token_hex(4)}"
     page = sign_in_operator(visit(), system)
     alerts: list[str] = []
-    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+
+    def noticed(dialog: Dialog) -> None:
+        alerts.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", noticed)
     page.get_by_label("Name").fill(name)
     page.get_by_label("Id (optional)").fill(org)
     page.get_by_role("button", name="Register").click()

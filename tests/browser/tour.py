@@ -96,7 +96,9 @@ def populate(system: System, org: Org) -> dict[str, str]:
     _fill(org, "collector")
     system.validates_as(used["key"], "VALID")
     system.validates_as(old["key"], "REVOKED")
-    eventually(lambda: org.read(f"/keys/{old['key_id']}/usage").json["items"], 15, "the refused use to be counted")
+    eventually(
+        lambda: org.read(f"/keys/{old['key_id']}/usage").json.get("items", []), 15, "the refused use to be counted"
+    )
     keys = {name: key["key_id"] for name, key in (("key", used), ("notebook", notebook), ("old", old))}
     return {"org": org.id, "user": org.users["member"], "service": service, "disabled": disabled} | keys
 

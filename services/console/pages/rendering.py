@@ -133,7 +133,7 @@ def signed_out(ended: SignedOut) -> Response:
 
 def sign_in_page(status: int = 200, **context: Any) -> Response:
     """The sign-in page. `why` it is shown, `kept` a form to go on with, `shown` what was typed, `next` a page to go to."""
-    given = {"why": "", "kept": None, "shown": (), "next": "/"} | context
+    given = {"why": "", "is_refusal": False, "kept": None, "shown": (), "next": "/"} | context
     return show("sign_in.html", status, sso_name=visit.console().sso_name, **given)
 
 

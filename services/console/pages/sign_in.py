@@ -74,7 +74,7 @@ def back_from_sso() -> Response:
         session = console().sign_in.with_email(email, visit.address(), visit.user_agent())
     except Problem as problem:
         g.outcome = problem.code
-        return rendering.sign_in_page(problem.status, why=wording.problem(problem))
+        return rendering.sign_in_page(problem.status, why=wording.problem(problem), is_refusal=True)
     answer = _enter(session, rendering.own(request.cookies.get(_NEXT, "")) or "/", None)
     answer.delete_cookie(_NEXT, path="/sign-in")
     return answer
