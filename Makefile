@@ -29,7 +29,7 @@ prove-%: .venv/installed ## the full form of the heavy test test_NAME.py; what i
 bench: .venv/installed ## what Keyledger does per second here, beside others
 	$(BIN)/python -m benchmarks
 
-screenshots: .venv/installed ## each page of the console, light and dark, into var/screenshots/ (needs Chromium)
+screenshots: .venv/installed ## each page of the console, light and dark, into var/screenshots/, and those of the README (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots
 
 venv: .venv/installed ## the virtual environment, with exactly the pinned packages

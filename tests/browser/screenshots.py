@@ -15,10 +15,12 @@ from tests.fault.organisation import Org
 
 FOLDER = Path("var/screenshots")
 _WIDTH = 1000
+_SMALL = {"account-new-key": "account", "keys": "keys", "key": "key"}
+"""Those that the README shows, by their names in docs/screenshots: the upper part, small enough to be kept in git."""
 
 
 def main() -> None:
-    """Every page, light and dark, and what it weighs."""
+    """Every page, light and dark, and what it weighs; the three of the README anew."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix="screenshots-") as var:
         print("starting Kafka, PostgreSQL and the services", flush=True)
@@ -49,6 +51,10 @@ def _take(page: Page, name: str, *, whole: bool) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=FOLDER / f"{name}-{scheme}.png", full_page=whole)
+    if name in _SMALL:
+        page.emulate_media(color_scheme="light")
+        kept = Path("docs/screenshots") / f"{_SMALL[name]}.jpg"
+        page.screenshot(path=kept, type="jpeg", quality=60, clip={"x": 0, "y": 0, "width": _WIDTH, "height": 700})
 
 
 if __name__ == "__main__":
