@@ -445,3 +445,15 @@ def test_a_form_that_is_sent_twice_shows_the_temporary_password_once(world: Worl
     first, again = (admin.post(f"{PAGE}/new", **form) for _ in range(2))
     assert "Temporary password" in seen(first)
     assert (again.status_code, "password" in seen(again).lower()) == (303, False)
+
+
+@pytest.mark.parametrize(("switch", "enabled"), [("disabled", False), ("enabled", True)])
+def test_no_old_session_outlives_disabling_and_enabling(
+    world: World, admin: Browser, switch: str, enabled: bool
+) -> None:
+    world.person("demo", "member")
+    knows(world, USER)
+    answer(world, "PUT", f"{ONE}/enabled", {"user_id": "member", "org_id": "demo", "enabled": enabled, "revision": 12})
+    stolen = world.console.sessions.begin("demo", "member", 1)
+    assert admin.post(f"{USER_PAGE}/{switch}").status_code == 303
+    assert world.console.sessions.find(stolen) is None

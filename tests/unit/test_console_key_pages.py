@@ -56,10 +56,14 @@ def test_without_keys_the_file_is_its_header() -> None:
     assert key_list_csv.text([]).count("\r\n") == 1
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1+1", "＠SUM(A1)"])
 def test_no_name_is_a_formula(name: str) -> None:
     assert rows(KEY | {"name": name, "owner_name": name})[0]["owner"] == f"'{name}"
     assert rows(KEY | {"name": name})[0]["name"] == f"'{name}"
+
+
+def test_a_semicolon_begins_no_cell_of_its_own() -> None:
+    assert '"x;=1+1"' in key_list_csv.text([KEY | {"name": "x;=1+1"}])
 
 
 def test_commas_quotes_and_letters_of_all_languages_survive() -> None:
