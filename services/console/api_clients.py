@@ -83,22 +83,20 @@ class CommandApi:
 
     def register_org(self, token: str, org_id: str, name: str, key: str) -> None:
         """`POST /v1/orgs`."""
-        self._api.call("POST", "/v1/orgs", token, {"org_id": org_id, "name": name}, {"Idempotency-Key": key})
+        self.send("POST", ("orgs",), token, {"org_id": org_id, "name": name}, key)
 
     def enable_keys(self, token: str, org_id: str, key: str) -> None:
         """`PUT /v1/orgs/{org}/keys-enabled`."""
-        path = f"/v1/orgs/{quote(org_id, safe='')}/keys-enabled"
-        self._api.call("PUT", path, token, {"enabled": True}, {"Idempotency-Key": key})
+        self.send("PUT", ("orgs", org_id, "keys-enabled"), token, {"enabled": True}, key)
 
     def add_user(self, token: str, org_id: str, kind: str, role: str, key: str) -> tuple[str, int]:
         """`POST /v1/orgs/{org}/users`; gives the user id and the revision at which it was added."""
-        path = f"/v1/orgs/{quote(org_id, safe='')}/users"
-        answer = self._api.call("POST", path, token, {"kind": kind, "role": role}, {"Idempotency-Key": key})
+        answer = self.send("POST", ("orgs", org_id, "users"), token, {"kind": kind, "role": role}, key)
         return str(answer["user_id"]), int(answer["revision"])
 
     def erase_user(self, token: str, org_id: str, user_id: str) -> dict[str, Any]:
         """`DELETE /v1/orgs/{org}/users/{user}`; gives its answer."""
-        return self._api.call("DELETE", f"/v1/orgs/{quote(org_id, safe='')}/users/{quote(user_id, safe='')}", token, {})
+        return self._api.call("DELETE", path_of(("orgs", org_id, "users", user_id)), token, {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,5 +103,5 @@ def person_of(people: People, caller: Caller) -> Person:
     must_be_person(caller)
     person = people.get(caller.org_id, caller.user_id)
     if person is None:
-        raise Problem(404, "not_found", "there is nothing at this address")
+        raise not_found()
     return person

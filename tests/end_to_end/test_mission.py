@@ -249,4 +249,4 @@ def test_the_history_of_a_key_is_complete(system: System) -> None:
     system.call("command", "DELETE", f"/v1/orgs/demo/keys/{key['key_id']}", token=system.token("admin"))
     system.validates_as(key["key"], "REVOKED")
     whole = [("KeyCreated", None), ("KeyUsed", "VALID"), ("KeyRevoked", None), ("KeyUsed", "REVOKED")]
-    eventually(lambda: history() == whole, 10, f"the history to be {whole}, not {history()}")
+    assert eventually(lambda: history() == whole, 10, f"the history to be {whole}, not {history()}")

@@ -78,7 +78,7 @@ def test_a_killed_parent_leaves_nobody_on_the_port(process: Process):
     eventually(lambda: process.status("/readyz") == 200, 60, "the command API is ready")
     process.popen.kill()
     process.popen.wait(10)
-    eventually(lambda: not is_taken(process.port), 10, "the port is free")
+    assert eventually(lambda: not is_taken(process.port), 10, "the port is free")
 
 
 def test_a_bad_configuration_ends_it_with_one_sentence(tmp_path: Path):

@@ -143,7 +143,7 @@ def test_a_launcher_that_was_killed_leaves_nobody_on_its_ports(launch: Launch, t
     eventually(lambda: "Ctrl-C stops everything" in out.read_text(), 60, "the launcher says that all is up")
     process.kill()
     ports = [base + offset for offset in (0, 1, 2, 3, 32)]
-    eventually(lambda: not any(map(is_taken, ports)), 20, "the services and PostgreSQL are gone")
+    assert eventually(lambda: not any(map(is_taken, ports)), 20, "the services and PostgreSQL are gone")
 
 
 def test_a_port_in_use_is_named_before_anything_starts(launch: Launch, tmp_path: Path) -> None:

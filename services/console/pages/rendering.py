@@ -5,7 +5,6 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
-import structlog
 from flask import Response, current_app, g, render_template, request
 
 from schemas.problems import Problem
@@ -17,7 +16,6 @@ from services.console.sessions import form_token, fresh_cookie
 
 REFUSED: Final = frozenset({400, 409, 422, 429, 503})
 """Refusals that belong beside the form they refuse; others are pages of their own."""
-_log = structlog.get_logger()
 _SECRETS: Final = frozenset({"csrf", "password", "old", "new", "again", "pasted"})
 """Fields that never come back in a page."""
 _POLICY: Final = (
