@@ -16,7 +16,8 @@ class Operation:
     """One call. `path` is in OpenAPI's form, `/v1/orgs/{org}`; path parameters are texts.
 
     `answers` maps a status to its schema, None for no body; `refusals` are the statuses answered as problems;
-    `query` maps a query parameter to its JSON schema; `headers` likewise for request headers.
+    `query` maps a query parameter to its JSON schema; `headers` likewise for request headers. `body_type` is the media
+    type of the body.
     """
 
     method: str
@@ -26,6 +27,7 @@ class Operation:
     refusals: Sequence[int] = (400, 401, 403, 404, 503)
     body: type[Schema] | Schema | None = None
     body_is_list: bool = False
+    body_type: str = "application/json"
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
     headers: dict[str, dict[str, Any]] = field(default_factory=dict)
     secured: bool = True
@@ -67,7 +69,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     made: dict[str, Any] = {"summary": operation.summary, "responses": answers, "parameters": _parameters(operation)}
     if operation.body is not None:
         schema: Any = {"type": "array", "items": operation.body} if operation.body_is_list else operation.body
-        made["requestBody"] = {"required": False, "content": {_JSON: {"schema": schema}}}
+        made["requestBody"] = {"required": False, "content": {operation.body_type: {"schema": schema}}}
     if operation.secured:
         made["security"] = [{"bearer": []}]
     return made

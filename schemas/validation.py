@@ -5,7 +5,7 @@ A code is decided in the order of this list, first match wins (DESIGN section 6)
 
 from enum import StrEnum
 
-from marshmallow import Schema
+from marshmallow import INCLUDE, Schema
 from marshmallow.fields import Nested
 
 from schemas import fields
@@ -101,3 +101,37 @@ class CallerAnswer(Schema):
     kind = fields.Text()
     scopes = fields.Items(fields.Text(), allow_none=True)
     revision = fields.Whole()
+
+
+class IntrospectionRequest(Schema):
+    """A form, RFC 7662. `ip` is ours: where the key is used from, without which a key bound to networks is not good.
+
+    What else a client sends, `token_type_hint` for one, is ignored, as is the custom in OAuth.
+    """
+
+    class Meta:
+        """Unknown fields do no harm."""
+
+        unknown = INCLUDE
+
+    token = fields.Text(required=True)
+    ip = fields.Text()
+
+
+class IntrospectionAnswer(Schema):
+    """RFC 7662; only `active` for a key that is not good. `client_id` is the key, `sub` its owner, `exp` in seconds.
+
+    `scope` is `*` for a key that is not restricted.
+    """
+
+    active = fields.Flag(required=True)
+    token_type = fields.Text()
+    scope = fields.Text()
+    client_id = fields.Text()
+    sub = fields.Text()
+    exp = fields.Whole()
+    key_id = fields.Text()
+    org_id = fields.Text()
+    revision = fields.Whole()
+    as_of = fields.Text()
+    max_staleness_ms = fields.Whole()
