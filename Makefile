@@ -3,7 +3,7 @@ SHELL = /bin/bash
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test lint bench screenshots venv
+.PHONY: help run test lint bench bench-checker screenshots venv
 
 help: ## this list
 	@sed -n 's/^\([a-z%-]*\):.*## /  make \1\t/p' Makefile
@@ -28,6 +28,9 @@ prove-%: .venv/installed ## the full form of the heavy test test_NAME.py; what i
 
 bench: .venv/installed ## what Keyledger does per second here, beside others
 	$(BIN)/python -m benchmarks
+
+bench-checker: .venv/installed ## validations per second of our checker beside other servers, in one run (needs wrk, Go, Node)
+	$(BIN)/python -m benchmarks checker
 
 screenshots: .venv/installed ## each page of the console, light and dark, into var/screenshots/, and those of the README (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots

@@ -4,12 +4,13 @@ import argparse
 import sys
 import time
 
-from benchmarks import append, commands, measure, pages, peer_eventsourcing, projection, validations
+from benchmarks import append, checker, commands, measure, pages, peer_eventsourcing, projection, scale
 
 BENCHMARKS = {
     "append": append.run,
     "commands": commands.run,
-    "validations": validations.run,
+    "checker": checker.run,
+    "scale": scale.run,
     "projection": projection.run,
     "pages": pages.run,
     "peer_eventsourcing": peer_eventsourcing.run,

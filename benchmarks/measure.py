@@ -15,15 +15,20 @@ FOLDER = Path("var/bench")
 PACKAGES = ("kafka-python", "psycopg", "flask", "granian", "lmdb", "msgspec", "marshmallow")
 
 
+class NotMeasured(Exception):
+    """There is no figure; the message says why."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """One figure; latencies in milliseconds where there were any."""
+    """One figure, None where it was not run; latencies in milliseconds where there were any; what to know beside it."""
 
     name: str
-    value: float
+    value: float | None
     unit: str
     p50_ms: float | None = None
     p99_ms: float | None = None
+    note: str = ""
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -39,11 +44,12 @@ def rate(name: str, count: int, seconds: float, unit: str, latencies_s: Sequence
 
 
 def write(name: str, rows: Sequence[Row]) -> Path:
-    """Keep the rows of a benchmark with what they were measured on."""
-    kept = [{key: value for key, value in asdict(row).items() if value is not None} for row in rows]
+    """Keep each figure under its name, and all that is known of it with what it was measured on."""
+    figures = {row.name: row.value for row in rows}
+    known = {"machine": machine(), "versions": versions(), "rows": [asdict(row) for row in rows]}
     FOLDER.mkdir(parents=True, exist_ok=True)
     file = FOLDER / f"{name}.json"
-    file.write_text(json.dumps({"machine": machine(), "versions": versions(), "rows": kept}, indent=1) + "\n")
+    file.write_text(json.dumps(figures | known, indent=1) + "\n")
     return file
 
 
@@ -72,13 +78,14 @@ def versions() -> dict[str, str]:
 
 def table(results: dict[str, list[Row]]) -> str:
     """All rows for a person."""
-    lines: list[tuple[str, ...]] = [("benchmark", "what", "value", "unit", "p50 ms", "p99 ms")]
+    lines: list[tuple[str, ...]] = [("benchmark", "what", "value", "unit", "p50 ms", "p99 ms", "note")]
     for name, rows in results.items():
         for row in rows:
             latencies = ("" if value is None else f"{value:,.2f}" for value in (row.p50_ms, row.p99_ms))
-            lines.append((name, row.name, f"{row.value:,.0f}", row.unit, *latencies))
+            value = "not run" if row.value is None else f"{row.value:,.{0 if row.value >= 100 else 2}f}"
+            lines.append((name, row.name, value, row.unit, *latencies, row.note))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ("<", "<", ">", "<", ">", ">")
+    aligned = ("<", "<", ">", "<", ">", ">", "<")
     return "\n".join(
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, aligned, widths, strict=True)).rstrip()
         for line in lines

@@ -57,8 +57,7 @@ def run(scale: float) -> list[Row]:
         pages = [
             _measure(f"{name}, {size}", port, path, cookie, expected, scale) for name, (path, expected) in paths.items()
         ]
-        beside = [Row(f"{page.name}, beside /healthz", page.value / healthz.value, "times") for page in pages]
-        return [healthz, *map(_judged, pages), *beside]
+        return [healthz, *map(_judged, pages), *(_beside(page, healthz) for page in pages)]
 
 
 def _plan(scale: float) -> Plan:
@@ -136,7 +135,16 @@ def _part_of(console: str, path: str, cookie: str) -> str:
 
 
 def _judged(row: Row) -> Row:
-    return replace(row, unit=f"{row.unit}, limit {LIMIT_MS}: {'met' if row.value <= LIMIT_MS else 'missed'}")
+    return replace(row, unit=f"{row.unit}, limit {LIMIT_MS}: {'met' if _p95(row) <= LIMIT_MS else 'missed'}")
+
+
+def _beside(page: Row, healthz: Row) -> Row:
+    return Row(f"{page.name}, beside /healthz", _p95(page) / _p95(healthz), "times")
+
+
+def _p95(row: Row) -> float:
+    assert row.value is not None
+    return row.value
 
 
 def _measure(name: str, port: int, path: str, cookie: str, expected: bytes, scale: float) -> Row:

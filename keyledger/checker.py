@@ -9,8 +9,7 @@ import http.client
 import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 PATH: Final = "/v1/validations"
@@ -20,8 +19,7 @@ class CheckerUnavailable(Exception):
     """No answer was had, for whatever reason: the key must not be accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(NamedTuple):
     """The checker's answer. `code` is one of `schemas.validation.Code`; all else only for a key that is known.
 
     `scopes` None means that the key is not restricted. Times are RFC 3339 texts, UTC.
@@ -42,7 +40,7 @@ class Validation:
     max_staleness_ms: int | None = None
 
 
-_KNOWN: Final = {field.name for field in fields(Validation)}
+_KNOWN: Final = frozenset(Validation._fields)
 
 
 class Checker:

@@ -5,11 +5,11 @@ machine could see; the checker's credential comes from CHECKER_TOKEN.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from keyledger.checker import Checker, CheckerUnavailable
 from keyledger.publish import Publisher
@@ -53,13 +53,20 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--user-agent")
     publish.add_argument("--count", type=int, default=1)
     publish.set_defaults(run=_publish)
+    checker = commands.add_parser("checker", help="the auth checker of this machine")
+    snapshot = checker.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "snapshot", help="copy the index of a checker that runs, to seed a new one"
+    )
+    snapshot.add_argument("state_dir", type=Path, help="KEYLEDGER_STATE_DIR of the checker that runs")
+    snapshot.add_argument("target", type=Path, help="KEYLEDGER_STATE_DIR of the new one: a folder that does not exist")
+    snapshot.set_defaults(run=_snapshot)
     return parser
 
 
 def _validate(arguments: argparse.Namespace) -> int:
     key = os.environ.get("KEYLEDGER_KEY") or sys.stdin.readline().strip()
     answer = Checker(arguments.url, os.environ.get("CHECKER_TOKEN")).validate(key, arguments.scope, arguments.ip)
-    print(json.dumps({name: value for name, value in dataclasses.asdict(answer).items() if value is not None}))
+    print(json.dumps({name: value for name, value in answer._asdict().items() if value is not None}))
     return GOOD if answer.valid else NOT_GOOD
 
 
@@ -76,6 +83,14 @@ def _publish(arguments: argparse.Namespace) -> int:
             count=arguments.count,
         )
     print(use_id)
+    return GOOD
+
+
+def _snapshot(arguments: argparse.Namespace) -> int:
+    # Only here: who installed Keyledger to publish or to ask has no LMDB.
+    from services.auth_checker.snapshot import snapshot  # noqa: PLC0415
+
+    snapshot(arguments.state_dir, arguments.target)
     return GOOD
 
 

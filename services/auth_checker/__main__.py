@@ -1,7 +1,7 @@
 """Starts the auth checker: `python -m services.auth_checker`, configured by the environment (see `config`).
 
-The main process follows `key-lifecycle` into LMDB and vouches for it; each worker process reads the same memory map,
-answers over HTTP and sends the uses it counted.
+The main process only watches over others: one follower, which keeps the index and holds the lease, and the workers,
+which read the same memory map and answer over HTTP. It starts either anew when it dies.
 """
 
 import functools
@@ -9,43 +9,26 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from typing import Final
 
 import msgspec
 import structlog
 from granian.constants import Interfaces
+from granian.log import LogLevels
 from granian.server import Server
 
 from services.auth_checker import metrics, status
 from services.auth_checker.config import BadConfig, Config
-from services.auth_checker.status import IndexHandler, Watch
-from services.auth_checker.worker import THREADS, load_app, log_json
-from services.ledger.follow import Follower
-from services.ledger.kafka_log import KafkaLog
-from services.ledger.log import Log
+from services.auth_checker.process import SERVER_LOG, log_json
+from services.auth_checker.supervisor import Supervisor
+from services.auth_checker.worker import THREADS, load_app
 from services.ledger.preflight import PreflightFailed, prepare_patiently
-from services.ledger.seal import BadKeyFile, LedgerKeys, load_or_make
+from services.ledger.seal import BadKeyFile, load_or_make
 
+_AGAIN_S: Final = 1.0
+_KILL_AFTER_S: Final = 10
 _log = structlog.get_logger("keyledger.auth_checker")
-
-
-@contextmanager
-def following(config: Config, keys: LedgerKeys, log: Log) -> Iterator[None]:
-    """Keep the index while the block runs."""
-    store = status.open_index(config.state_dir)
-    status.forget(store)
-    handler = IndexHandler(store, keys)
-    follower = Follower(log, status.FOLLOWED, handler, "auth-checker")
-    watch = Watch(log, store, handler, follower.next_offsets, status.machine_clocks(), config.max_staleness_ms)
-    follower.start()
-    watch.start()
-    try:
-        yield
-    finally:
-        watch.stop()
-        follower.stop()
-        store.close()
 
 
 def main() -> int:
@@ -54,7 +37,7 @@ def main() -> int:
     log_json()
     try:
         config = Config.from_env(os.environ)
-        keys = load_or_make(config.ledger_keys)
+        load_or_make(config.ledger_keys)
         config.state_dir.mkdir(parents=True, exist_ok=True)
         _refuse_taken_port(config)
         _check_topics(config)
@@ -62,21 +45,47 @@ def main() -> int:
         _log.critical("cannot_start", why=str(error))
         return 2
     metrics.forget(config.state_dir / "figures")
-    log = KafkaLog(config.kafka, "auth-checker")
-    with following(config, keys, log):
-        server = Server(
-            "auth_checker",
-            address=config.host,
-            port=config.port,
-            interface=Interfaces.WSGI,
-            workers=config.workers,
-            blocking_threads=THREADS,
-            log_enabled=False,
-        )
-        _log.info("serving", host=config.host, port=config.port, workers=config.workers)
-        server.serve(target_loader=functools.partial(load_app, config), wrap_loader=False)
-    log.close()
+    _make_index(config)
+    supervisor = Supervisor(config)
+    supervisor.start()
+    _log.info("serving", host=config.host, port=config.port, workers=config.workers)
+    try:
+        while not _serve(config):
+            continue
+    finally:
+        supervisor.stop()
     return 0
+
+
+def _make_index(config: Config) -> None:
+    """Workers begin beside the follower and can only open what is there; they must not believe an old lease."""
+    store = status.open_index(config.state_dir)
+    status.forget(store)
+    store.close()
+
+
+def _serve(config: Config) -> bool:
+    """Serve, with workers that are started anew when they die. False when they died again and again, and nobody said stop."""
+    server = Server(
+        "auth_checker",
+        address=config.host,
+        port=config.port,
+        interface=Interfaces.WSGI,
+        workers=config.workers,
+        blocking_threads=THREADS,
+        log_level=LogLevels.error,
+        log_dictconfig=SERVER_LOG,
+        respawn_failed_workers=True,
+        workers_kill_timeout=_KILL_AFTER_S,
+        **(config.tls.options() if config.tls else {}),
+    )
+    try:
+        server.serve(target_loader=functools.partial(load_app, config), wrap_loader=False)
+    except SystemExit:  # Granian gives up when a worker dies within seconds of its start; then it is tried anew here.
+        _log.error("workers_keep_dying", again_in_s=_AGAIN_S)
+        time.sleep(_AGAIN_S)
+        return server.interrupt_signal
+    return True
 
 
 def _refuse_taken_port(config: Config) -> None:

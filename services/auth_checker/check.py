@@ -4,21 +4,15 @@ The order is that of DESIGN section 6, first match wins. MALFORMED is decided be
 """
 
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final, Protocol
+from typing import Protocol
 
-from schemas.times import to_ms
+import msgspec
+
 from schemas.validation import Code
-from services.auth_checker.key_index import ACTIVE, Key, Org, User
+from services.auth_checker.key_index import ACTIVE, NOWHERE, Key, Org, User
 from services.ledger.chain import Head
-
-_NOBODY: Final = Key(bytes(32), "", "", None, None, None)
-"""Compared with when a key id is unknown, so that unknown and wrong take the same path and the same time."""
-_NOWHERE: Final = " "
-"""An org id that no organisation can have, looked at for the same reason."""
 
 
 class View(Protocol):
@@ -36,27 +30,23 @@ class View(Protocol):
     def user(self, org: str, user_id: str) -> User | None:
         """A user of the organisation."""
 
-    def orgs_of(self, key_id: str) -> list[str]:
-        """Where a key of this id exists."""
-
-    def key(self, org: str, key_id: str) -> Key | None:
-        """A key of the organisation."""
+    def candidates(self, key_id: str) -> list[Key]:
+        """The keys of this id in all organisations; for an unknown id one of NOWHERE."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """All that is known about a key whose whole text matched."""
 
     key_id: str
     org_id: str
+    user_id: str
     key: Key
     user: User
     org: Org
     head: Head
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """What a key text led to; `halted` when its key id stands in an organisation that is halted."""
 
     facts: Facts | None
@@ -66,19 +56,17 @@ class Found:
 def look_up(view: View, key_id: str, digest: bytes) -> Found:
     """Find the key of this text."""
     facts, halted = None, False
-    for org_id in view.orgs_of(key_id) or (_NOWHERE,):
-        key = view.key(org_id, key_id) or _NOBODY
+    for key in view.candidates(key_id):
+        org_id = key.org_id
         halted = view.is_halted(org_id) or halted
-        same = hmac.compare_digest(key.digest, digest)
-        if same and key is not _NOBODY:
+        if hmac.compare_digest(key.digest, digest) and org_id != NOWHERE:
             user, org = view.user(org_id, key.user_id), view.org(org_id)
             if user is not None and org is not None:
-                facts = Facts(key_id, org_id, key, user, org, view.head(org_id))
+                facts = Facts(key_id, org_id, key.user_id, key, user, org, view.head(org_id))
     return Found(facts, halted)
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(msgspec.Struct, frozen=True, gc=False):
     """What the key is to be used for: the scopes needed, from which address, at which wall time."""
 
     scopes: list[str] | None
@@ -92,37 +80,35 @@ def decide(found: Found, use: Use, *, fresh: bool) -> Code:
         return Code.STALE
     if found.facts is None:
         return Code.NOT_FOUND
-    for code, is_so in _REFUSALS:
-        if is_so(found.facts, use):
-            return code
+    return _judge(found.facts, use)
+
+
+def _judge(facts: Facts, use: Use) -> Code:  # One return for each code.
+    key = facts.key
+    if key.revoked:
+        return Code.REVOKED
+    if key.expires_at is not None and _is_expired(key, facts.head, use.now_ms):
+        return Code.EXPIRED
+    if not facts.org.keys_enabled:
+        return Code.ORG_KEYS_DISABLED
+    if facts.user.status != ACTIVE:
+        return Code.OWNER_DISABLED
+    if key.cidrs is not None and _is_outside(key.cidrs, use.ip):
+        return Code.IP_NOT_ALLOWED
+    if use.scopes and key.scopes is not None and not set(use.scopes) <= set(key.scopes):
+        return Code.INSUFFICIENT_SCOPE
     return Code.VALID
 
 
-def _is_expired(facts: Facts, use: Use) -> bool:
+def _is_expired(key: Key, head: Head, now_ms: int) -> bool:
     # A wall clock that was set back must not bring an expired key to life again: the ledger's own time counts too.
-    expires_at = facts.key.expires_at
-    return expires_at is not None and to_ms(expires_at) <= max(use.now_ms, to_ms(facts.head.time))
+    # The texts have a fixed width, so comparing them compares the times.
+    return (key.expires_ms or 0) <= now_ms or (key.expires_at or "") <= head.time
 
 
-def _is_outside(facts: Facts, use: Use) -> bool:
-    if facts.key.cidrs is None:
-        return False
-    found = None if use.ip is None else address(use.ip[:64])
-    return found is None or not any(found in _network(cidr) for cidr in facts.key.cidrs)
-
-
-def _lacks_scope(facts: Facts, use: Use) -> bool:
-    return bool(use.scopes) and facts.key.scopes is not None and not set(use.scopes or ()) <= set(facts.key.scopes)
-
-
-_REFUSALS: Final[tuple[tuple[Code, Callable[[Facts, Use], bool]], ...]] = (
-    (Code.REVOKED, lambda facts, _: facts.key.revoked),
-    (Code.EXPIRED, _is_expired),
-    (Code.ORG_KEYS_DISABLED, lambda facts, _: not facts.org.keys_enabled),
-    (Code.OWNER_DISABLED, lambda facts, _: facts.user.status != ACTIVE),
-    (Code.IP_NOT_ALLOWED, _is_outside),
-    (Code.INSUFFICIENT_SCOPE, _lacks_scope),
-)
+def _is_outside(cidrs: tuple[str, ...], ip: str | None) -> bool:
+    found = None if ip is None else address(ip[:64])
+    return found is None or not any(found in _network(cidr) for cidr in cidrs)
 
 
 @lru_cache(8192)

@@ -1,15 +1,14 @@
 """How a worker process reads the index: one transaction a question, with the time and the freshness it needs."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from threading import BoundedSemaphore
 from typing import Final
 
 from services.auth_checker import status
 from services.auth_checker.key_index import KeyIndex
-from services.auth_checker.status import Clocks, Status
-from services.ledger.store import Store
+from services.auth_checker.status import Clocks, Progress, Status
+from services.ledger.store import Store, Transaction
 
 LONGEST_WAIT_S: Final = 1.0
 MOST_WAITING: Final = 3
@@ -26,30 +25,34 @@ class IndexReader:
         self._store, self.clocks, self.max_staleness_ms = store, clocks, max_staleness_ms
         self._may_wait = BoundedSemaphore(MOST_WAITING)
 
-    @contextmanager
-    def read(self) -> Iterator[tuple[KeyIndex, Status | None]]:
-        """The index and its status at one moment."""
-        with self._store.read() as txn:
-            yield KeyIndex(txn), status.read(txn)
+    def read(self) -> "Reading":
+        """`with reader.read() as (index, current)`: the index and its status at one moment."""
+        return Reading(self._store.read())
 
     def is_fresh(self, current: Status | None) -> bool:
         """Whether what was read beside this status may be believed now. Ask after reading: a pause may lie between."""
-        if current is None:
-            return False
-        return current.is_fresh(self.clocks.boot_id, self.clocks.boot_ns(), self.max_staleness_ms)
+        return current is not None and current.lease.covers(self.clocks.boot_id, self.clocks.now())
 
     def why_stale(self) -> str | None:
         """The reason for answering STALE to everything, None when there is none."""
         with self.read() as (_, current):
             pass
-        if current is None:
-            return "the follower is catching up with the ledger"
         if self.is_fresh(current):
             return None
-        age_s = current.age_s(self.clocks.boot_ns())
-        return (
-            f"the end of the ledger was last reached {age_s:.1f} s ago, at most {self.max_staleness_ms} ms are allowed"
-        )
+        if current is not None:
+            over_s = (self.clocks.boot_ns() - current.lease.until_boot_ns) / 1e9
+            return f"the lease ran out {over_s:.1f} s ago: no pulse of this checker was read back from the log since"
+        progress = self.progress()
+        if progress is None or progress.lag is None:
+            return "the follower has not learnt yet how far the ledger goes"
+        if not progress.caught_up:
+            return f"the follower is catching up with the ledger: {progress.lag} records are missing"
+        return "no pulse of this checker was counted yet"
+
+    def progress(self) -> Progress | None:
+        """How the follower is doing."""
+        with self._store.read() as txn:
+            return status.read_progress(txn)
 
     def wait_for(self, places: Sequence[Place]) -> None:
         """Wait until the index holds these revisions, for a second at most; whoever reads next looks for itself."""
@@ -67,6 +70,23 @@ class IndexReader:
             return True
         with self.read() as (index, _):
             return all(index.head(org).revision >= revision for org, revision in places)
+
+
+class Reading:
+    """One read transaction. A class, since a generator would cost more than all that is read in it."""
+
+    __slots__ = ("_txn",)
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+
+    def __enter__(self) -> tuple[KeyIndex, Status | None]:
+        """The index, and what vouches for it."""
+        return KeyIndex(self._txn), status.read(self._txn)
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        self._txn.__exit__()
 
 
 def is_reached(index: KeyIndex, place: Place) -> bool:

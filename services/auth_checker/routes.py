@@ -7,11 +7,13 @@ from flask import Blueprint, Response, current_app, request
 
 from schemas import validation
 from schemas.codec import canonical
+from schemas.fields import SCOPE
 from schemas.openapi import Operation, document
 from schemas.problems import Problem, malformed
-from services.auth_checker import bodies, metrics
+from services.auth_checker import bodies, forward_auth, introspection, metrics
 from services.auth_checker.callers import Callers
 from services.auth_checker.doors import Door
+from services.auth_checker.forward_auth import ForwardAuth
 from services.auth_checker.handler import Checker
 from services.auth_checker.index_reader import IndexReader
 from services.auth_checker.metrics import Metrics
@@ -43,6 +45,24 @@ OPERATIONS: Final = (
         _ASKED_REFUSALS,
         validation.CallerRequest,
     ),
+    Operation(
+        "GET",
+        forward_auth.PATH,
+        "Forward auth: may this request pass?",
+        {204: None, **dict.fromkeys((400, 401, 403, 503))},
+        (),
+        query={"scope": {"type": "array", "items": {"type": "string", "pattern": f"^{SCOPE}$"}, "maxItems": 50}},
+        headers={"X-API-Key": {"type": "string"}, "Keyledger-Caller": {"type": "string"}},
+    ),
+    Operation(
+        "POST",
+        "/introspect",
+        "Describe a key, RFC 7662",
+        {200: validation.IntrospectionAnswer},
+        _ASKED_REFUSALS,
+        validation.IntrospectionRequest,
+        body_type=introspection.MEDIA_TYPE,
+    ),
     Operation("GET", "/healthz", "Alive", {200: None}, (), secured=False),
     Operation("GET", "/readyz", "Caught up with the ledger", {200: None}, (503,), secured=False),
     Operation("GET", "/metrics", "Figures for Prometheus", {200: None}, (), secured=False),
@@ -59,6 +79,7 @@ class Service:
     callers: Callers
     door: Door
     metrics: Metrics
+    forward_auth: ForwardAuth
 
 
 @routes.post("/v1/validations")
@@ -87,6 +108,23 @@ def caller() -> Response:
     asked = bodies.caller_question(*_body())
     _stay_home(home, asked)
     return _answer(_service().callers.caller(asked))
+
+
+@routes.get(forward_auth.PATH)
+def authorize() -> Response:
+    """Judge the request that a reverse proxy holds; `fast_lane` answers it before it comes here."""
+    status, headers = _service().forward_auth(request.environ)
+    response = Response(status=status, headers=headers)
+    del response.headers["Content-Type"]  # There is no body that it could tell about.
+    return response
+
+
+@routes.post("/introspect")
+def introspect() -> Response:
+    """Describe a key to a service that speaks RFC 7662."""
+    _enter()
+    asked = introspection.question(*_body())
+    return _json(canonical(introspection.description(_service().checker.validate(asked))))
 
 
 @routes.get("/healthz")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from werkzeug.exceptions import HTTPException
 
@@ -13,6 +13,7 @@ from schemas import problems
 from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
 from services.command_api import routes
 from services.command_api.callers import Callers
+from services.command_api.effects import Effects
 from services.command_api.errors import Refused
 from services.command_api.handler import CommandHandler
 from services.command_api.minting import Sources
@@ -31,6 +32,7 @@ class Parts:
     handler: CommandHandler
     callers: Callers
     usage: UsageIntake
+    effects: Effects
     store: Store
     sources: Sources
     registry: CollectorRegistry
@@ -51,6 +53,7 @@ def create_app(parts: Parts) -> Flask:
 
     @app.before_request
     def take_in_body() -> None:
+        g.arrived_ns = parts.effects.now_ns()
         # To answer before all of a request was read makes the server close the connection without a word,
         # and the next request that its client sends there fails.
         request.get_data()

@@ -131,6 +131,17 @@ class UseBody(Schema):
     user_agent = fields.plain(200, allow_none=True)
 
 
+class _Effect(Schema):
+    """In answers to what takes rights away: whether no checker and no API of ours honours them any more.
+
+    `effective_ms` counts from the arrival of the request; `status_url` tells later what is not known yet.
+    """
+
+    effective = fields.Flag()
+    effective_ms = fields.Whole(allow_none=True)
+    status_url = fields.Text()
+
+
 class OrgAnswer(Schema):
     """An organisation that was registered."""
 
@@ -139,7 +150,7 @@ class OrgAnswer(Schema):
     revision = fields.Whole(required=True)
 
 
-class KeysEnabledAnswer(Schema):
+class KeysEnabledAnswer(_Effect):
     """Whether API keys are on."""
 
     org_id = fields.Text(required=True)
@@ -147,7 +158,7 @@ class KeysEnabledAnswer(Schema):
     revision = fields.Whole(required=True)
 
 
-class UserAnswer(Schema):
+class UserAnswer(_Effect):
     """A user."""
 
     org_id = fields.Text(required=True)
@@ -167,7 +178,7 @@ class ResumedAnswer(Schema):
     revision = fields.Whole(required=True)
 
 
-class KeyAnswer(Schema):
+class KeyAnswer(_Effect):
     """A key; `key`, its full text, only in the answer that created it."""
 
     key_id = fields.Text(required=True)
@@ -183,6 +194,18 @@ class KeyAnswer(Schema):
     revision = fields.Whole(required=True)
     key = fields.Text(allow_none=True)
     key_withheld = fields.Flag()
+
+
+class EffectAnswer(Schema):
+    """Whether all up to a revision is in effect everywhere.
+
+    `effective_ms` counts from the arrival of the request that made it so, or, where this process does not know that
+    one, of the first that asked here.
+    """
+
+    revision = fields.Whole(required=True)
+    effective = fields.Flag(required=True)
+    effective_ms = fields.Whole(required=True, allow_none=True)
 
 
 class AcceptedAnswer(Schema):

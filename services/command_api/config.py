@@ -16,7 +16,7 @@ class BadConfig(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a command API needs to know. `max_staleness_ms` is M of DESIGN section 7."""
+    """What a command API needs to know. `max_staleness_ms` is M of DESIGN section 7, the same as the checkers'."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ class Config:
             checker_token=env.get("CHECKER_TOKEN", ""),
             key_prefix=_prefix(env, "KEYLEDGER_KEY_PREFIX"),
             most_keys=_number(env, "KEYLEDGER_MOST_KEYS", 100),
-            max_staleness_ms=_number(env, "KEYLEDGER_MAX_STALENESS_MS", 2000),
+            max_staleness_ms=_number(env, "KEYLEDGER_MAX_STALENESS_MS", 2000, 500, 600_000),
             threads=_number(env, "KEYLEDGER_THREADS", 64),
         )
 
@@ -57,10 +57,10 @@ def _required(env: Mapping[str, str], name: str) -> str:
     return env[name]
 
 
-def _number(env: Mapping[str, str], name: str, default: int, most: int = 2**31) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, least: int = 1, most: int = 2**31) -> int:
     text = env.get(name, str(default))
-    if not re.fullmatch("[0-9]{1,10}", text) or not 1 <= int(text) <= most:
-        raise BadConfig(f"{name} must be a whole number from 1 to {most}, not {text!r}")
+    if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
+        raise BadConfig(f"{name} must be a whole number from {least} to {most}, not {text!r}")
     return int(text)
 
 

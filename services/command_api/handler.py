@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 
 from schemas.events import AuthType, Envelope, KeyCreated, KeyRenamed, KeyRevoked, LedgerEvent, LedgerResumed
+from schemas.topics import LIFECYCLE, partition_of
 from services.command_api import key as key_rules
 from services.command_api import organisation, state
 from services.command_api.commands import Caller, Command, CreateKey, RegisterOrg, RenameKey, ResumeLedger, RevokeKey
-from services.command_api.errors import IdempotencyKeyReused, OrgHalted
+from services.command_api.errors import IdempotencyKeyReused, NotFound, OrgHalted
 from services.command_api.state import LmdbView
 from services.ledger import command_ids
-from services.ledger.append import Appended, Appender, Cause
+from services.ledger.append import WAIT_S, Appended, Appender, Cause
 from services.ledger.command_ids import CommandIds, Remembered
+from services.ledger.follow import Follower
 from services.ledger.lmdb_chain import LmdbChain
+from services.ledger.records import TopicPartition
 from services.ledger.store import Store, Transaction
 
 TABLES = (*state.TABLES, *command_ids.TABLES)
@@ -58,8 +61,8 @@ class Done:
 class CommandHandler:
     """Handles commands of all organisations. Thread-safe."""
 
-    def __init__(self, appender: Appender, store: Store, most_keys: int) -> None:
-        self._appender, self._store, self._most_keys = appender, store, most_keys
+    def __init__(self, appender: Appender, store: Store, follower: Follower, most_keys: int) -> None:
+        self._appender, self._store, self._follower, self._most_keys = appender, store, follower, most_keys
 
     def handle(self, org: str, caller: Caller, command: Command, identity: Identity) -> Done:
         """Carry a command out. Raises Refused, Busy, OutcomeUnknown and LogUnavailable."""
@@ -74,6 +77,19 @@ class CommandHandler:
 
         appended = self._appender.execute(org, self._cause(org, caller, identity), decide)
         return Done(appended, repeated)
+
+    def check_asking(self, org: str, caller: Caller, revision: int) -> None:
+        """Whether the caller may ask about this revision's effect. Raises Refused, LogUnavailable."""
+        organisation.admit(org, caller, registering=False)
+        # Who may ask is ledger state, and so is how far the ledger goes: judged at its end.
+        self._follower.reach_end(TopicPartition(LIFECYCLE, partition_of(org)), WAIT_S)
+        with self._store.read() as txn:
+            chain = LmdbChain(txn)
+            if chain.halt(org) is not None:
+                raise OrgHalted
+            organisation.may_ask(LmdbView(txn, org), org, caller)
+            if chain.head(org).revision < revision:
+                raise NotFound
 
     def halted(self, org: str) -> tuple[bool, int]:
         """Whether the organisation is halted, and the revision of its head."""

@@ -83,6 +83,14 @@ def acting(view: View, org_id: str, caller: Caller) -> User | None:
     return user
 
 
+def may_ask(view: View, org_id: str, caller: Caller) -> None:
+    """Whoever may give a command in an organisation may ask what became of it. Raises Refused."""
+    actor = acting(view, org_id, caller)
+    existing(view)
+    if caller.bootstrap or (actor is not None and actor.role == "auditor"):
+        raise Forbidden
+
+
 def existing(view: View) -> Org:
     """The organisation. Raises NotFound before it is registered."""
     org = view.org()

@@ -5,13 +5,16 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from flask import Blueprint, Response, jsonify, request
+import structlog
+from flask import Blueprint, Response, g, jsonify, request
+from prometheus_client import Counter
 
 from schemas import fields
 from schemas.codec import canonical
 from schemas.openapi import document
 from schemas.problems import Problem, load, read_json
 from services.command_api import bodies, commands, operations
+from services.command_api.answers import of_key, of_user, revision_of
 from services.command_api.commands import Caller, Command
 from services.command_api.errors import NotFound, OrgHalted
 from services.command_api.handler import Done, Identity
@@ -23,7 +26,13 @@ if TYPE_CHECKING:
 NOT_COUNTED: Final = ("metrics", "calls.healthz", "calls.readyz", "calls.openapi")
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_SHAPES: Final = {"org": re.compile(fields.ID), "user": re.compile(fields.ID), "key": re.compile(fields.KEY_ID)}
+_SHAPES: Final = {
+    "org": re.compile(fields.ID),
+    "user": re.compile(fields.ID),
+    "key": re.compile(fields.KEY_ID),
+    "revision": re.compile("[1-9][0-9]{0,14}"),
+}
+_log = structlog.get_logger("keyledger.command_api")
 _SCHEMAS: Final = {schema: schema() for schema in operations.BODIES}
 
 
@@ -46,6 +55,9 @@ class _Views:
 
     def __init__(self, parts: "Parts") -> None:
         self._parts = parts
+        self._late = Counter(
+            "keyledger_effects_late_total", "Answers 202 that should have been 200.", ("why",), registry=parts.registry
+        )
 
     def readyz(self) -> Response:
         reason = self._parts.not_ready()
@@ -74,39 +86,42 @@ class _Views:
         if found is None:
             raise OrgHalted
         answer = {"org_id": org, "keys_enabled": body["enabled"]}
-        return _answer(200, org, answer, _revision(done, found.keys_revision))
+        revision = revision_of(done, found.keys_revision)
+        return _answer(200, org, answer, revision) if body["enabled"] else self._taken(org, answer, revision)
 
     def resume(self, org: str) -> Response:
         body, run = self._prepare(org, bodies.ResumeBody)
         done = run(commands.ResumeLedger(tuple(body["offsets"]), body["reason"]))
         halted, revision = self._parts.handler.halted(org)
-        return _answer(200, org, {"org_id": org, "halted": halted}, _revision(done, revision))
+        return _answer(200, org, {"org_id": org, "halted": halted}, revision_of(done, revision))
 
     def add_user(self, org: str) -> Response:
         body, run = self._prepare(org, bodies.AddUserBody)
         user_id = self._parts.sources.short_id()
         done = run(commands.AddUser(user_id, body["kind"], body["role"]))
         user = self._user(org, done.repeated.subject if done.repeated else user_id)
-        return _made(done, org, _user(org, user), user.status_revision)
+        return _made(done, org, of_user(org, user), user.status_revision)
 
     def change_role(self, org: str, user: str) -> Response:
         body, run = self._prepare(org, bodies.RoleBody, user=user)
         done = run(commands.ChangeRole(user, body["role"]))
         found = self._user(org, user)
-        return _answer(200, org, _user(org, found) | {"role": body["role"]}, _revision(done, found.role_revision))
+        answer = of_user(org, found) | {"role": body["role"]}
+        return self._taken(org, answer, revision_of(done, found.role_revision))
 
     def switch_user(self, org: str, user: str) -> Response:
         body, run = self._prepare(org, bodies.EnabledBody, user=user)
         done = run(commands.SwitchUser(user, body["enabled"]))
         found = self._user(org, user)
-        answer = _user(org, found) | {"enabled": body["enabled"]}
-        return _answer(200, org, answer, _revision(done, found.status_revision))
+        answer = of_user(org, found) | {"enabled": body["enabled"]}
+        revision = revision_of(done, found.status_revision)
+        return _answer(200, org, answer, revision) if body["enabled"] else self._taken(org, answer, revision)
 
     def erase_person(self, org: str, user: str) -> Response:
         _, run = self._prepare(org, bodies.EmptyBody, user=user)
         done = run(commands.ErasePerson(user))
         found = self._user(org, user)
-        return _answer(200, org, _user(org, found), _revision(done, found.status_revision))
+        return self._taken(org, of_user(org, found), revision_of(done, found.status_revision))
 
     def create_key(self, org: str) -> Response:
         body, run = self._prepare(org, bodies.CreateKeyBody)
@@ -125,19 +140,26 @@ class _Views:
         key = self._key(org, done.repeated.subject if done.repeated else minted.key_id)
         # The text was only in the answer to the first request; a repeat never has it.
         secret = {"key": None, "key_withheld": True} if done.repeated else {"key": minted.text}
-        return _made(done, org, _key(org, key) | secret, key.revision)
+        return _made(done, org, of_key(org, key) | secret, key.revision)
 
     def rename_key(self, org: str, key: str) -> Response:
         body, run = self._prepare(org, bodies.RenameKeyBody, key=key)
         done = run(commands.RenameKey(key, body["name"]))
         found = self._key(org, key)
-        return _answer(200, org, _key(org, found), _revision(done, found.revision))
+        return _answer(200, org, of_key(org, found), revision_of(done, found.revision))
 
     def revoke_key(self, org: str, key: str) -> Response:
         body, run = self._prepare(org, bodies.RevokeKeyBody, key=key)
         done = run(commands.RevokeKey(key, body.get("reason"), body.get("comment")))
         found = self._key(org, key)
-        return _answer(200, org, _key(org, found), _revision(done, found.revision))
+        return self._taken(org, of_key(org, found), revision_of(done, found.revision))
+
+    def effect(self, org: str, revision: str) -> Response:
+        _check_shapes(org=org, revision=revision)
+        self._parts.handler.check_asking(org, self._caller(org), int(revision))
+        effect = self._parts.effects.look(org, int(revision), g.arrived_ns)
+        answer = {"effective": effect.effective_ms is not None, "effective_ms": effect.effective_ms}
+        return _answer(200, org, answer, int(revision))
 
     def take_usage(self) -> Response:
         caller = self._caller(None)
@@ -148,9 +170,7 @@ class _Views:
 
     def _prepare(self, org: str, schema: Any, **ids: str) -> tuple[dict[str, Any], Any]:
         """Read who calls and the body; give the body and a function that carries a command out."""
-        for name, identifier in {"org": org, **ids}.items():
-            if not _SHAPES[name].fullmatch(identifier):
-                raise NotFound
+        _check_shapes(org=org, **ids)
         caller = self._caller(org)
         raw = self._json()
         body: dict[str, Any] = load(_SCHEMAS[schema], raw)
@@ -160,6 +180,24 @@ class _Views:
             return self._parts.handler.handle(org, caller, command, identity)
 
         return body, run
+
+    def _taken(self, org: str, answer: dict[str, Any], revision: int) -> Response:
+        """The answer of what takes rights away: 200 once it is in effect everywhere, 202 when that is not waited for."""
+        effect, at_once = self._parts.effects.take(org, revision, g.arrived_ns), _prefers_async()
+        late = None if at_once else self._parts.effects.wait(effect)
+        if not at_once and late is None:
+            answer |= {"effective": True, "effective_ms": effect.effective_ms}
+            return _answer(200, org, answer, revision)
+        if late is not None:
+            self._late.labels(late).inc()
+            _log.error("effect_late", why=late, org=org, revision=revision)
+        url = f"/v1/orgs/{org}/effects/{revision}"
+        answer |= {"effective": False, "effective_ms": None, "status_url": url}
+        response = _answer(202, org, answer, revision)
+        response.headers["Location"] = url
+        if at_once:
+            response.headers["Preference-Applied"] = "respond-async"
+        return response
 
     def _caller(self, org: str | None) -> Caller:
         agent = request.headers.get("User-Agent")
@@ -197,15 +235,8 @@ class _Views:
         return key
 
 
-def _revision(done: Done, so_already: int) -> int:
-    """The position of the event that made it so, also when it was so already."""
-    if done.appended is not None:
-        return done.appended.revision
-    return done.repeated.revision if done.repeated is not None else so_already
-
-
 def _made(done: Done, org: str, answer: dict[str, Any], so_already: int) -> Response:
-    return _answer(200 if done.repeated else 201, org, answer, _revision(done, so_already))
+    return _answer(200 if done.repeated else 201, org, answer, revision_of(done, so_already))
 
 
 def _answer(status: int, org: str, answer: dict[str, Any], revision: int) -> Response:
@@ -215,30 +246,17 @@ def _answer(status: int, org: str, answer: dict[str, Any], revision: int) -> Res
     return response
 
 
-def _user(org: str, user: User) -> dict[str, Any]:
-    return {
-        "org_id": org,
-        "user_id": user.user_id,
-        "kind": user.kind,
-        "role": user.role,
-        "enabled": user.active,
-        "erased": user.erased,
-    }
+def _check_shapes(**ids: str) -> None:
+    """Raises NotFound for a part of a path that cannot be what its name says."""
+    for name, identifier in ids.items():
+        if not _SHAPES[name].fullmatch(identifier):
+            raise NotFound
 
 
-def _key(org: str, key: Key) -> dict[str, Any]:
-    return {
-        "key_id": key.key_id,
-        "org_id": org,
-        "user_id": key.user_id,
-        "name": key.name,
-        "last4": key.last4,
-        "scopes": key.scopes,
-        "cidrs": key.cidrs,
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "revoked_at": key.revoked_at,
-    }
+def _prefers_async() -> bool:
+    """Whether `Prefer` (RFC 7240) has `respond-async` among its preferences."""
+    preferences = request.headers.get("Prefer", "").split(",")
+    return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
 
 def _tuple(values: list[str] | None) -> tuple[str, ...] | None:

@@ -20,6 +20,7 @@ from schemas.topics import LIFECYCLE, PARTITIONS
 from services.command_api.app import Parts, create_app
 from services.command_api.callers import Callers, Checker, fetch_jwks
 from services.command_api.config import Config
+from services.command_api.effects import Effects
 from services.command_api.handler import TABLES, CommandFold, CommandHandler
 from services.command_api.minting import Sources
 from services.command_api.usage_intake import UsageIntake
@@ -40,8 +41,9 @@ def load_app(config: Config) -> Any:
     log = KafkaLog(config.bootstrap, "command-api")
     parts, follower = build(config, store, log)
     follower.start()
+    parts.effects.start()
     Thread(target=log.warm_patiently, daemon=True).start()
-    Finalize(None, partial(_stop, follower, log, store), exitpriority=10)
+    Finalize(None, partial(_stop, parts.effects, follower, log, store), exitpriority=10)
     return create_app(parts)
 
 
@@ -60,12 +62,15 @@ def build(config: Config, store: Store, log: KafkaLog) -> tuple[Parts, Follower]
     follower = Follower(log, partitions, reader, "command-api")
     sources = Sources()
     appender = Appender(log, store, follower, keys, f"keyledger/command-api/{uuid4()}", sources)
-    _expose(registry, follower, appender, log)
+    # Half of the threads: the others go on serving while a checker is away and every revocation waits for M.
+    effects = Effects(log, store, keys, config.max_staleness_ms, max(1, config.threads // 2))
+    _expose(registry, follower, appender, log, effects)
     key_set = tokens.KeySet(fetch_jwks(config.console_url))
     parts = Parts(
-        handler=CommandHandler(appender, store, config.most_keys),
+        handler=CommandHandler(appender, store, follower, config.most_keys),
         callers=Callers(key_set, Checker(config.checker_url, config.checker_token), store),
         usage=UsageIntake(log, store, follower, sources),
+        effects=effects,
         store=store,
         sources=sources,
         registry=registry,
@@ -80,13 +85,19 @@ def _count(records: Counter, counts: dict[str, int]) -> None:
         records.labels(outcome).inc(count)
 
 
-def _expose(registry: CollectorRegistry, follower: Follower, appender: Appender, log: KafkaLog) -> None:
+def _expose(
+    registry: CollectorRegistry, follower: Follower, appender: Appender, log: KafkaLog, effects: Effects
+) -> None:
     gauges = {
         "keyledger_follower_lag_records": lambda: sum(follower.lag().values()),
         "keyledger_follower_lag_seconds": follower.lag_s,
         "keyledger_follower_idle_seconds": follower.idle_s,
         "keyledger_races_lost": lambda: appender.races_lost,
         "keyledger_producers_replaced": lambda: log.producers_replaced,
+        "keyledger_effects_pending": effects.pending,
+        "keyledger_floors_unacknowledged": effects.floors.unacknowledged,
+        "keyledger_checker_status_idle_seconds": effects.listener.idle_s,
+        "keyledger_checker_status_foreign": lambda: effects.listener.foreign,
     }
     for name, value in gauges.items():
         Gauge(name, name.removeprefix("keyledger_").replace("_", " "), registry=registry).set_function(value)
@@ -102,7 +113,8 @@ def _not_ready(follower: Follower, most_idle_s: float) -> str | None:
     return None
 
 
-def _stop(follower: Follower, log: KafkaLog, store: Store) -> None:
+def _stop(effects: Effects, follower: Follower, log: KafkaLog, store: Store) -> None:
+    effects.stop()
     follower.stop()
     log.close()
     store.close()

@@ -14,13 +14,15 @@ from schemas.validation import Code
 from services.console.caller import Caller
 
 _TIMEOUT: Final = urllib3.Timeout(connect=2.0, read=10.0)
+COMMAND_TIMEOUT: Final = urllib3.Timeout(connect=2.0, read=40.0)
+"""A command that takes rights away is answered once all checkers know, or after 25 s, with 202; before that it is written."""
 
 
 class Api:
     """One API by its address. Thread-safe; nothing is retried here, because only the caller knows what is safe."""
 
-    def __init__(self, name: str, url: str, pool: urllib3.PoolManager) -> None:
-        self._name, self._url, self._pool = name, url, pool
+    def __init__(self, name: str, url: str, pool: urllib3.PoolManager, timeout: urllib3.Timeout = _TIMEOUT) -> None:
+        self._name, self._url, self._pool, self._timeout = name, url, pool, timeout
 
     def call(
         self, method: str, path: str, token: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
@@ -39,7 +41,7 @@ class Api:
         sent = {"Authorization": f"Bearer {token}", **headers}
         try:
             answer = self._pool.request(
-                method, self._url + path, body=body, headers=sent, timeout=_TIMEOUT, retries=False
+                method, self._url + path, body=body, headers=sent, timeout=self._timeout, retries=False
             )
         except urllib3.exceptions.HTTPError as error:
             raise self._away(type(error).__name__) from error

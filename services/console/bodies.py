@@ -81,11 +81,14 @@ class UserAnswer(MeAnswer):
 
 
 class ErasedAnswer(Schema):
-    """What the command API answered."""
+    """What the command API answered; `status_url`, on the command API, tells later what is not known yet."""
 
     user_id = fields.Text()
     org_id = fields.Text()
     revision = fields.Whole()
+    effective = fields.Flag()
+    effective_ms = fields.Whole(allow_none=True)
+    status_url = fields.Text()
 
 
 class NameRequest(Schema):
@@ -154,7 +157,14 @@ OPERATIONS: Final = (
     Operation(
         "POST", _USERS, "Add a person or service account", {201: UserAnswer}, (*_REFUSALS, 409, 422), body=UserRequest
     ),
-    Operation("DELETE", _USERS + "/{user}", "Erase a user", {200: ErasedAnswer}, (*_REFUSALS, 409), body=Nothing),
+    Operation(
+        "DELETE",
+        _USERS + "/{user}",
+        "Erase a user",
+        {200: ErasedAnswer, 202: ErasedAnswer},
+        (*_REFUSALS, 409),
+        body=Nothing,
+    ),
     Operation(
         "POST",
         _USERS + "/{user}/password-reset",

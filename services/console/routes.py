@@ -59,7 +59,9 @@ def erase_user(org: str, user: str) -> Response:
     caller = _administrator(org)
     _body(bodies.Nothing())
     answer = _console().members.erase(caller, org, _id(user))
-    return _answer(200, answer, {"Keyledger-Revision": f"{org}:{answer.get('revision')}"})
+    # As the command API answered: 202 when it is not known yet to be in effect everywhere.
+    status = 202 if answer.get("effective") is False else 200
+    return _answer(status, answer, {"Keyledger-Revision": f"{org}:{answer.get('revision')}"})
 
 
 @routes.post("/v1/orgs/<org>/users/<user>/password-reset")

@@ -19,7 +19,7 @@ from psycopg_pool import ConnectionPool
 
 from schemas.times import Clock, wall_clock_ms
 from services.console.adding import Adding
-from services.console.api_clients import Api, Checker, CommandApi, ReadApi
+from services.console.api_clients import COMMAND_TIMEOUT, Api, Checker, CommandApi, ReadApi
 from services.console.app import create_app
 from services.console.bootstrap import Bootstrap, Readiness, Result
 from services.console.config import Config
@@ -69,7 +69,7 @@ def build(config: Config, hasher: PasswordHasher, clock: Clock) -> tuple[Console
         check=ConnectionPool.check_connection,
     )
     http = urllib3.PoolManager(maxsize=THREADS)
-    command_api = CommandApi(Api("command API", config.command_url, http))
+    command_api = CommandApi(Api("command API", config.command_url, http, COMMAND_TIMEOUT))
     checker = Checker(Api("auth checker", config.checker_url, http), config.checker_token)
     people, passwords, keys = People(pool, clock), Passwords(hasher), open_signing_keys(config.state_dir)
     sessions = Sessions(pool, clock)

@@ -8,7 +8,7 @@ event's type or data, so that old and new software agree on it for ever.
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -23,12 +23,11 @@ REMEMBERED: Final = 1000
 """The hashes of this many applied revisions are kept, to tell a lost race from a fork."""
 _ORG: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_LONG_NUMBER: Final = re.compile(rb"[:,\[]-?[0-9]{16}")
 _LARGEST: Final = 2**53 - 1
+_partition_of: Final = lru_cache(8192)(partition_of)
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The last applied event of an organisation: its revision, its hash (hex) and its time (RFC 3339 text)."""
 
     revision: int = 0
@@ -36,8 +35,7 @@ class Head:
     time: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(msgspec.Struct, frozen=True, gc=False):
     """The frozen envelope of a sealed record. `time` is only repeated from the document, never judged here."""
 
     org: str
@@ -47,29 +45,25 @@ class Link:
     time: str
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """It extends the head: the head moves."""
 
     link: Link
 
 
-@dataclass(frozen=True, slots=True)
-class Void:
+class Void(msgspec.Struct, frozen=True, gc=False):
     """A lost race or a copy: kept, counted, shown to auditors, without effect."""
 
     link: Link
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
+class Foreign(msgspec.Struct, frozen=True, gc=False):
     """Not an envelope of ours: counted and alarmed, nothing else. `why` is a short stable word."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True, gc=False):
     """Sealed, but neither applied nor void: proof of a loss (`gap`) or a `fork`. The organisation halts."""
 
     link: Link
@@ -96,7 +90,7 @@ def read_link(record: Record, keys: LedgerKeys) -> Link | Foreign:  # One for ea
         return Foreign("envelope")
     if not (type(parent) is str and _HASH.fullmatch(parent)):
         return Foreign("envelope")
-    if record.key != org.encode() or record.partition != partition_of(org):
+    if record.key != org.encode() or record.partition != _partition_of(org):
         return Foreign("place")
     return Link(org, revision, parent, hashlib.sha256(value).hexdigest(), str(document.get("time", "")))
 
@@ -119,11 +113,7 @@ def _strict_document(value: bytes) -> dict[str, Any] | None:
         same = msgspec.json.encode(document, order="sorted") == value
     except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError):
         return None
-    if not same or type(document) is not dict:
-        return None
-    if _LONG_NUMBER.search(value) and not _all_in_range(document):
-        return None
-    return document
+    return document if same and type(document) is dict and _all_in_range(document) else None
 
 
 def _no_floats(literal: str) -> Any:
@@ -133,9 +123,15 @@ def _no_floats(literal: str) -> Any:
 _DECODER: Final = msgspec.json.Decoder(float_hook=_no_floats)
 
 
-def _all_in_range(node: Any) -> bool:
-    if isinstance(node, dict):
-        return all(map(_all_in_range, node.values()))
-    if isinstance(node, list):
-        return all(map(_all_in_range, node))
-    return type(node) is not int or -_LARGEST <= node <= _LARGEST
+def _all_in_range(document: dict[str, Any]) -> bool:
+    """Whether all whole numbers in it are below 2^53. No recursion: how deep it may go must be the same everywhere."""
+    nodes: list[Any] = [document]
+    while nodes:
+        node = nodes.pop()
+        for value in node.values() if type(node) is dict else node:
+            kind = type(value)
+            if kind is dict or kind is list:
+                nodes.append(value)
+            elif kind is int and not -_LARGEST <= value <= _LARGEST:
+                return False
+    return True

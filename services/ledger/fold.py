@@ -6,9 +6,9 @@ and carries out what its outcome asks, inside the store's transaction.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
+import msgspec
 import structlog
 
 from schemas.decoder import UndecodableEvent, UnknownEvent, decode
@@ -22,16 +22,14 @@ MOST_BROKEN: Final = 1000
 _log = structlog.get_logger("keyledger.ledger")
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(msgspec.Struct, frozen=True, gc=False):
     """Why an organisation is closed. `why`: `gap`, `fork`, `upgrade_me` (unknown event) or `evolve` (it broke a rule)."""
 
     why: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenRecord:
+class BrokenRecord(msgspec.Struct, frozen=True, gc=False):
     """A halting record that waits to be sorted again."""
 
     offset: int
@@ -39,8 +37,7 @@ class BrokenRecord:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """An applied event that was not folded because its organisation is halted."""
 
     revision: int

@@ -52,7 +52,7 @@ class Follower:
         self._waiters: dict[TopicPartition, list[tuple[int, Event]]] = {at: [] for at in partitions}
         self._start_ends: dict[TopicPartition, int] | None = None
         self._failures = 0
-        self._polled_at = self._level_at = time.monotonic()
+        self._polled_at = self._level_at = self._came_round_at = time.monotonic()
         self._thread = Thread(target=self._run, name=f"follow-{name}", daemon=True)
         self.failure: Exception | None = None
 
@@ -110,8 +110,13 @@ class Follower:
         """Seconds since the log last told its ends, or since the last poll if that is longer ago."""
         return max(self._ends.age_s(), time.monotonic() - self._polled_at)
 
+    def stuck_s(self) -> float:
+        """Seconds since the thread last came round. The log may be away: long is only what hangs in a call."""
+        return time.monotonic() - self._came_round_at
+
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._came_round_at = time.monotonic()
             try:
                 self._follow()
             except LogWasCut as error:
@@ -137,7 +142,7 @@ class Follower:
         try:
             while not self._stopping.is_set():
                 batch = session.next_batch()
-                self._polled_at = time.monotonic()
+                self._polled_at = self._came_round_at = time.monotonic()
                 if not any(self.lag().values()):
                     self._level_at = self._polled_at
                 if batch is not None:

@@ -18,7 +18,8 @@ from services.ledger.store import META, Store, Transaction
 
 CHAIN_TABLES: Final = ("heads", "hashes", "halts", "broken", "waiting")
 _PLACE: Final = b"place/"
-_encode = msgspec.msgpack.encode
+_encode = msgspec.msgpack.Encoder().encode
+_head = msgspec.msgpack.Decoder(Head).decode
 _log = structlog.get_logger("keyledger.ledger")
 
 
@@ -30,6 +31,12 @@ def _key(org: str, number: int) -> bytes:
     return org.encode() + b"\0" + number.to_bytes(8)
 
 
+def head_of(txn: Transaction, org: str) -> Head:
+    """The organisation's head; Head() for one never seen."""
+    value = txn.get("heads", org.encode())
+    return Head() if value is None else _head(value)
+
+
 class LmdbChain:
     """The ChainStore of one LMDB transaction."""
 
@@ -38,13 +45,12 @@ class LmdbChain:
 
     def head(self, org: str) -> Head:
         """See ChainStore."""
-        value = self._txn.get("heads", org.encode())
-        return Head() if value is None else _decode(value, Head)
+        return head_of(self._txn, org)
 
     def heads(self) -> Iterator[tuple[str, Head]]:
         """Every organisation with its head."""
         for org, value in self._txn.scan("heads"):
-            yield org.decode(), _decode(value, Head)
+            yield org.decode(), _head(value)
 
     def hash_at(self, org: str, revision: int) -> str | None:
         """See ChainStore."""
@@ -123,7 +129,7 @@ class LmdbHandler:
             for org in LmdbChain(txn).halted():
                 folder.retry(org)
         with self._store.read() as txn:
-            return {_partition(key): _decode(value, Place) for key, value in txn.scan(META, _PLACE)}
+            return places(txn)
 
     def apply(self, batch: Batch) -> None:
         """Fold a batch. Raises StoreFailure, and then nothing of it is stored."""
@@ -147,6 +153,11 @@ class LmdbHandler:
 
     def _folder(self, txn: Transaction) -> Folder:
         return Folder(self._keys, LmdbChain(txn), self._fold_of(txn))
+
+
+def places(txn: Transaction) -> Places:
+    """Where each partition goes on: all that this transaction sees stands before, and all before is in it."""
+    return {_partition(key): _decode(value, Place) for key, value in txn.scan(META, _PLACE)}
 
 
 def _partition(key: bytes) -> TopicPartition:

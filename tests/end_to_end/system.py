@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,12 @@ from services.embedded.progress import dying_with_us
 from tests.waiting import eventually
 
 READY_S = 90.0
+Settings = Callable[[int], Mapping[str, str]]
 _HTTP = urllib3.PoolManager(maxsize=64, timeout=urllib3.Timeout(15.0), retries=False)
+
+
+def _no_more(_kafka_port: int) -> Mapping[str, str]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,10 @@ class Answer:
 class System:
     """Kafka, PostgreSQL and the services on free ports, all state under one folder."""
 
-    def __init__(self, var: Path, checkers: int = 1, command_apis: int = 1) -> None:
+    def __init__(self, var: Path, checkers: int = 1, command_apis: int = 1, kafka: Settings = _no_more) -> None:
+        """`kafka` gives further settings of the broker, by the port it will have."""
         self.config = Config(var, free_base_port(), checkers, command_apis, None, None)
-        self.broker = Broker(var / "kafka", self.config.kafka_port)
+        self.broker = Broker(var / "kafka", self.config.kafka_port, kafka(self.config.kafka_port))
         self.database = Server(var / "postgres", self.config.postgres_port)
         self.programs = {program.name: program for program in programs(self.config)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -181,9 +187,9 @@ class System:
 
 
 @contextmanager
-def running(var: Path, checkers: int = 1, command_apis: int = 1) -> Iterator[System]:
+def running(var: Path, checkers: int = 1, command_apis: int = 1, kafka: Settings = _no_more) -> Iterator[System]:
     """A started System for the length of a `with`."""
-    system = System(var, checkers, command_apis)
+    system = System(var, checkers, command_apis, kafka)
     try:
         system.start()
         yield system
@@ -192,8 +198,8 @@ def running(var: Path, checkers: int = 1, command_apis: int = 1) -> Iterator[Sys
 
 
 def free_base_port() -> int:
-    """A base port whose plan is free: services +0..+3 and +100·n, PostgreSQL +32, Kafka +92 and +93."""
+    """A base port whose plan is free: services +0..+3 and +100·n, PostgreSQL +32, Kafka +92 to +95."""
     for base in range(20000 + os.getpid() % 97 * 100, 60000, 400):
-        if not any(is_taken(base + offset) for offset in (*range(4), 32, 92, 93, 101, 103, 201, 203)):
+        if not any(is_taken(base + offset) for offset in (*range(4), 32, 92, 93, 94, 95, 101, 103, 201, 203)):
             return base
     raise RuntimeError("no free ports")

@@ -1,7 +1,8 @@
-"""Processes of a running system: their workers, `kill -9` of all of them, and a new start with other settings."""
+"""Processes of a running system: what they consist of, `kill -9` of all of it, and a new start with other settings."""
 
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from services.embedded.ports import is_taken
@@ -20,6 +21,47 @@ def family(pid: int) -> list[int]:
 def pids(system: System) -> dict[str, list[int]]:
     """The process ids of every service, workers included."""
     return {name: family(process.pid) for name, process in system.processes.items()}
+
+
+def follower_of(system: System, name: str) -> int:
+    """The process of a checker that writes its index."""
+    [pid] = _with_index(system, name, writing=True)
+    return pid
+
+
+def workers_of(system: System, name: str) -> list[int]:
+    """The processes of a checker that answer: they have its index open to read."""
+    found = _with_index(system, name, writing=False)
+    assert found, f"{name} has no worker"
+    return found
+
+
+def _with_index(system: System, name: str, *, writing: bool) -> list[int]:
+    index = system.config.var / name / "index" / "data.mdb"
+    found = []
+    for pid in family(system.processes[name].pid):
+        open_as = {_access(file) for file in Path(f"/proc/{pid}/fd").iterdir() if _target(file) == str(index)}
+        if open_as and (os.O_RDWR in open_as) == writing:
+            found.append(pid)
+    return found
+
+
+def _target(file: Path) -> str:
+    try:
+        return str(file.readlink())
+    except FileNotFoundError:
+        return ""  # It was closed meanwhile.
+
+
+def _access(file: Path) -> int:
+    flags = (file.parent.parent / "fdinfo" / file.name).read_text().split("flags:")[1].split()[0]
+    return int(flags, 8) & os.O_ACCMODE
+
+
+def signal_all(pids: Iterable[int], how: signal.Signals) -> None:
+    """Send a signal to each of these processes."""
+    for pid in pids:
+        os.kill(pid, how)
 
 
 def kill_all(system: System, name: str) -> None:

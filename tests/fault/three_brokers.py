@@ -4,12 +4,17 @@ Such a deposed leader is the worst a log can do to its readers: for a while it g
 """
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+
+from kafka.admin import KafkaAdminClient
 
 from services.embedded.kafka import Broker
 from services.embedded.kafka_jars import jars
 from services.embedded.ports import free_ports
+from tests.end_to_end.system import System
 from tests.fault.cable import Cable
 
 BROKERS: Final = 3
@@ -57,6 +62,23 @@ class Cluster:
             for cable in cables:
                 cable.stop()
 
+    def launch(self) -> None:
+        """As a broker has it; all is done by `wait_ready`."""
+
+    def wait_ready(self) -> None:
+        """As a broker has it."""
+        self.start()
+
+    def leader_of(self, topic: str, partition: int, besides: int | None = None) -> int:
+        """Who leads this partition, by what the first broker other than `besides` says."""
+        asked = next(broker for number, broker in self.brokers.items() if number != besides)
+        admin = KafkaAdminClient(bootstrap_servers=asked.bootstrap)
+        try:
+            [described] = admin.describe_topics([topic])
+        finally:
+            admin.close()
+        return next(int(one["leader_id"]) for one in described["partitions"] if one["partition_index"] == partition)
+
     def cut(self, number: int) -> None:
         """Part a broker from the controller and its followers."""
         for cable in self._cables[number]:
@@ -66,6 +88,18 @@ class Cluster:
         """Put it back."""
         for cable in self._cables[number]:
             cable.mend()
+
+
+@contextmanager
+def clustered(var: Path, checkers: int, command_apis: int) -> Iterator[tuple[System, Cluster]]:
+    """A running system whose log is a cluster, for the length of a `with`."""
+    system, cluster = System(var, checkers, command_apis), Cluster(var / "cluster")
+    system.broker = cast("Broker", cluster)  # It can do all that a System asks of its broker.
+    try:
+        system.start()
+        yield system, cluster
+    finally:
+        system.stop()
 
 
 def _controller_settings(port: int) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from schemas.problems import MEDIA_TYPE
 from schemas.topics import LIFECYCLE, PARTITIONS
 from services.command_api.app import Parts, create_app
 from services.command_api.callers import Callers, Checker, fetch_jwks
+from services.command_api.effects import Effects, boot_ns
 from services.command_api.handler import TABLES, CommandFold, CommandHandler
 from services.command_api.minting import Sources
 from services.command_api.state import LmdbView
@@ -104,6 +105,7 @@ class CommandWorld:
     appender: Appender
     sources: ShiftedSources
     beside: Beside
+    effects: Effects
     operator_id: str = ""
 
     def token(self, org: str, user: str, rev: int = 0, life_s: int = 300) -> str:
@@ -181,9 +183,18 @@ def check_problem(answer: TestResponse) -> dict[str, Any]:
     return document
 
 
+def hurried(log: Log, store: Store, keys: LedgerKeys) -> Effects:
+    """Effects by a clock that runs a hundred times as fast: nobody waits 100 ms for a checker that is not there."""
+    return Effects(log, store, keys, 1, 8, lambda: boot_ns() * 100)
+
+
 @contextmanager
 def running_command_api(
-    folder: Path, log: Log | None = None, keys: LedgerKeys | None = None, most_keys: int = 100
+    folder: Path,
+    log: Log | None = None,
+    keys: LedgerKeys | None = None,
+    most_keys: int = 100,
+    effects_of: Callable[[Log, Store, LedgerKeys], Effects] = hurried,
 ) -> Iterator[CommandWorld]:
     """A command API on its own store in `folder`, for the length of a `with`."""
     log, keys, sources, registry = log or MemoryLog(), keys or new_keys(), ShiftedSources(), CollectorRegistry()
@@ -192,16 +203,20 @@ def running_command_api(
     follower = Follower(log, partitions, LmdbHandler(store, keys, CommandFold), "test")
     appender = Appender(log, store, follower, keys, f"keyledger/command-api/{folder.name}", sources)
     beside = Beside(store)
+    effects = effects_of(log, store, keys)
     follower.start()
+    effects.start()
     with _serving(beside) as url:
         callers = Callers(tokens.KeySet(fetch_jwks(url), retry_s=0), Checker(url, CHECKER_TOKEN), store)
         usage = UsageIntake(log, store, follower, sources)
-        handler = CommandHandler(appender, store, most_keys)
-        app = create_app(Parts(handler, callers, usage, store, sources, registry, "kl", partial(_not_ready, follower)))
+        handler = CommandHandler(appender, store, follower, most_keys)
+        not_ready = partial(_not_ready, follower)
+        app = create_app(Parts(handler, callers, usage, effects, store, sources, registry, "kl", not_ready))
         try:
             eventually(follower.caught_up, 30, "the follower caught up")
-            yield CommandWorld(app, log, store, follower, appender, sources, beside)
+            yield CommandWorld(app, log, store, follower, appender, sources, beside, effects)
         finally:
+            effects.stop()
             follower.stop()
             store.close()
 

@@ -1,20 +1,22 @@
-"""The follower, the watch and the readers together, as in the main process and its workers, on the in-memory log."""
+"""The follower and a reader together, as in two processes of the checker, on the in-memory log."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from schemas import events
-from schemas.times import wall_clock_ms
+from schemas import checker_status, events
+from schemas.checker_status import Floor
 from schemas.topics import LIFECYCLE, partition_of
 from services.auth_checker import status
 from services.auth_checker.bodies import Asked
+from services.auth_checker.follower import Following
 from services.auth_checker.handler import Checker
 from services.auth_checker.index_reader import IndexReader
-from services.auth_checker.status import IndexHandler, Watch
-from services.auth_checker.uses import Numbering, Uses
-from services.ledger.follow import Follower
+from services.auth_checker.pulses import TOPIC
+from services.auth_checker.spool import Spool
+from services.auth_checker.uses import Uses
+from services.ledger.log import Message
 from services.ledger.memory_log import MemoryLog
 from services.ledger.records import TopicPartition
 from tests.unit.checker_story import BEGINNING, Teller, created, key_id, key_of
@@ -24,25 +26,27 @@ M_MS = 500
 
 
 class Parts:
-    """What runs in the main process; `ask` reads with a store of its own, as a worker does."""
+    """What runs in the follower process, and a checker as in a worker."""
 
     def __init__(self, folder: Path, log: MemoryLog, teller: Teller) -> None:
         clocks = status.machine_clocks()
         self.store = status.open_index(folder)
-        status.forget(self.store)
-        handler = IndexHandler(self.store, teller.keys)
-        self.follower = Follower(log, status.FOLLOWED, handler, "test")
-        self.watch = Watch(log, self.store, handler, self.follower.next_offsets, clocks, M_MS)
-        uses = Uses(log, Numbering("test", wall_clock_ms, lambda bits: 0))
-        self.checker = Checker(IndexReader(self.store, clocks, M_MS), uses)
+        self.following = Following(
+            log, self.store, teller.keys, clocks, checker="test", max_staleness_ms=M_MS, pulse_ms=50
+        )
+        self.spool = Spool(folder / "spool")
+        self.reader = IndexReader(self.store, clocks, M_MS)
+        self.checker = Checker(self.reader, Uses(self.spool))
 
     def start(self) -> None:
-        self.follower.start()
-        self.watch.start()
+        self.following.start()
 
     def stop(self) -> None:
-        self.watch.stop()
-        self.follower.stop()
+        self.following.stop()
+        self.close()
+
+    def close(self) -> None:
+        self.spool.close()
         self.store.close()
 
     def becomes(self, code: str) -> bool:
@@ -94,13 +98,56 @@ def test_a_restart_is_stale_until_it_has_what_happened_meanwhile(run, log, telle
     teller.tell("org", events.KeyRevoked(key_id=key_id(), reason="unused"))
     after = Parts(tmp_path, log, teller)
     assert after.code() == "STALE", "nothing follows yet"
-    after.store.close()
+    after.close()
     assert run().becomes("REVOKED")
 
 
-def test_a_log_that_was_cut_is_folded_anew(run, log, teller) -> None:
-    teller.tell("org", *BEGINNING, created(), events.KeyRevoked(key_id=key_id(), reason="unused"))
+def test_a_checker_that_begins_behind_a_floor_is_stale_until_it_is_past_it(run, log, teller) -> None:
+    teller.tell("org", *BEGINNING, created())
+    value = checker_status.encode(Floor("api", 1, {partition_of("org"): 4}))
+    log.append(Message(*TOPIC, b"api", value, teller.keys.seal(value)), 1)
     parts = run()
+    eventually(lambda: len(log.reader({TOPIC: 0}).poll(0)) > 3, 10, "some pulses were sent")
+    assert parts.code() == "STALE"
+    teller.tell("org", events.KeyRevoked(key_id=key_id(), reason="unused"))
     assert parts.becomes("REVOKED")
+
+
+def test_a_log_that_was_cut_ends_the_follower_and_the_next_one_folds_it_anew(run, log, teller) -> None:
+    teller.tell("org", *BEGINNING, created(), events.KeyRevoked(key_id=key_id(), reason="unused"))
+    before = run()
+    assert before.becomes("REVOKED")
     log.truncate(TopicPartition(LIFECYCLE, partition_of("org")), 4)
+    why = eventually(before.following.failure, 10, "the follower cannot go on")
+    assert "key-lifecycle" in why
+    assert before.code() == "STALE"
+    before.stop()
+    assert run().becomes("VALID")
+
+
+def test_a_status_topic_that_was_cut_is_read_from_its_beginning(run, log, teller) -> None:
+    teller.tell("org", *BEGINNING, created())
+    parts = run()
     assert parts.becomes("VALID")
+    log.truncate(TOPIC, 0)
+    until_ns = parts.following._clocks.boot_ns() + M_MS * 1_000_000
+
+    def has_a_later_lease() -> bool:
+        with parts.reader.read() as (_, current):
+            return current is not None and current.lease.begun_boot_ns > until_ns
+
+    eventually(has_a_later_lease, 10, "pulses count again")
+    assert parts.following.failure() is None
+
+
+def test_how_it_is_going_is_told_to_readers(run, log, teller) -> None:
+    teller.tell("org", *BEGINNING, created())
+    parts = run()
+    assert parts.becomes("VALID")
+
+    def is_told() -> bool:
+        parts.following.tell()
+        progress = parts.reader.progress()
+        return progress is not None and progress.caught_up and progress.lag == 0 and progress.counts["applied"] == 4
+
+    eventually(is_told, 10, "the follower told that it has all")

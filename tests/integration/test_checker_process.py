@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,11 @@ class Process:
             return HTTP.request("GET", f"{self.url}/readyz").status == 200
         except urllib3.exceptions.HTTPError:
             return False
+
+    def pids(self, event: str) -> list[int]:
+        """The processes that logged this, `following` or `worker_serves`, the newest last."""
+        lines = [json.loads(line) for line in self.stderr.read_text().splitlines() if line.startswith("{")]
+        return [line["pid"] for line in lines if line["event"] == event]
 
     def stop(self, number: int = signal.SIGTERM, *, whole_group: bool = False) -> int:
         if whole_group:
@@ -155,6 +162,67 @@ def test_a_killed_main_process_leaves_no_worker_and_a_restart_goes_on_from_its_s
     checker.start()
     eventually(checker.is_ready, 30, "the checker is ready again")
     assert checker.ask(key=key_of())["code"] == "REVOKED"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def known(checker: Process, teller: Teller) -> str:
+    """An organisation whose key the checker knows."""
+    org = f"org_{secrets.token_hex(4)}"
+    teller.tell(org, *BEGINNING, created(), time_ms=wall_clock_ms())
+    eventually(lambda: checker.ask(key=key_of())["code"] == "VALID", 10, "the key is known")
+    return org
+
+
+def test_a_killed_follower_is_started_again_and_knows_what_happened_meanwhile(checker, teller, known) -> None:
+    (before,) = checker.pids("following")
+    os.kill(before, signal.SIGKILL)
+    teller.tell(known, events.KeyRevoked(key_id=key_id(), reason="unused"), time_ms=wall_clock_ms())
+    eventually(lambda: checker.ask(key=key_of())["code"] == "REVOKED", 15, "a new follower folded the revocation")
+    eventually(checker.is_ready, 15, "the checker is ready again")
+    assert len(checker.pids("following")) == 2
+    assert "follower_ended" in checker.stderr.read_text()
+
+
+def test_a_stopped_follower_makes_everything_stale_within_m_and_valid_when_it_goes_on(checker, known) -> None:
+    (follower,) = checker.pids("following")
+    os.kill(follower, signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    try:
+        eventually(lambda: checker.ask(key=key_of())["code"] == "STALE", 5, "the lease ran out")
+        assert time.monotonic() - stopped_at < 2.5
+        answer = HTTP.request("GET", f"{checker.url}/readyz")
+        assert (answer.status, "the lease ran out" in answer.json()["detail"]) == (503, True)
+    finally:
+        os.kill(follower, signal.SIGCONT)
+    eventually(lambda: checker.ask(key=key_of())["code"] == "VALID", 10, "the lease is there again")
+    assert checker.pids("following") == [follower]
+
+
+def test_a_killed_worker_is_started_again_each_time(checker, known) -> None:
+    for number in (3, 4, 5):
+        os.kill(checker.pids("worker_serves")[-1], signal.SIGKILL)
+        eventually(partial(_has_workers, checker, number), 20, "a further worker serves")
+    eventually(checker.is_ready, 10, "the checker is ready")
+    assert checker.popen.poll() is None
+
+
+def _has_workers(checker: Process, number: int) -> bool:
+    return len(checker.pids("worker_serves")) >= number
+
+
+def test_nothing_outlives_a_killed_main_process(checker, known) -> None:
+    pids = [*checker.pids("following"), *checker.pids("worker_serves")]
+    assert len(pids) == 3
+    checker.stop(signal.SIGKILL)
+    eventually(lambda: not any(is_alive(pid) for pid in pids), 10, "all its processes are gone")
 
 
 def test_figures_of_all_workers_are_added_up(checker, teller) -> None:

@@ -2,9 +2,11 @@
 
 import hashlib
 import random
+import statistics
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -17,6 +19,7 @@ from services.ledger.preflight import prepare
 from services.ledger.seal import new_keys
 from tests.integration.command_log import events_of
 from tests.integration.command_parts import CommandWorld, running_command_api
+from tests.integration.pulsing import floors_of, pulsing
 from tests.waiting import eventually
 
 THREADS, COMMANDS_EACH, MOST_KEYS = 8, 80, 4
@@ -120,3 +123,23 @@ def check_invariants(applied: list[dict[str, Any]]) -> None:
         elif event["type"] == "KeyRevoked":
             del names[data["key_id"]]
         assert len(names) == len(set(names.values())) <= MOST_KEYS
+
+
+def test_with_a_real_broker_a_revocation_is_in_effect_within_moments(kafka_bootstrap: str, tmp_path: Path):
+    prepare(kafka_bootstrap)
+    keys, log = new_keys(), KafkaLog(kafka_bootstrap, "effects")
+    with closing(log), running_command_api(tmp_path, log, keys) as world, pulsing(log, keys):
+        org = f"effects-{token_hex(6)}"
+        admin, took_s = world.org(org), []
+        for number in range(20):
+            key = world.key(org, admin, f"key {number}")["key_id"]
+            begun = time.monotonic()
+            answer = world.done("DELETE", f"/v1/orgs/{org}/keys/{key}", admin)
+            took_s.append(time.monotonic() - begun)
+            assert answer["effective"] is True
+            assert world.done("GET", f"/v1/orgs/{org}/effects/{answer['revision']}", admin)["effective"] is True
+        print(
+            f"{1000 * statistics.median(took_s):.1f} ms from request to effective, median; {1000 * max(took_s):.1f} at most"
+        )
+        assert statistics.median(took_s) < 1
+        assert [floor.number for floor in floors_of(log, keys)] == list(range(1, 21))

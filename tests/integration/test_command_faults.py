@@ -153,7 +153,7 @@ def test_a_halted_organisation_is_closed_and_alone_until_an_operator_resumes_it(
     eventually(lambda: world.is_halted("acme"), 10, "the organisation is halted")
     resume = "/v1/orgs/acme/resume"
     for method, rule, body, _ in TABLE:
-        path = rule.replace("<org>", "acme").replace("<user>", user).replace("<key>", key)
+        path = rule.replace("<org>", "acme").replace("<user>", user).replace("<key>", key).replace("<revision>", "1")
         if "<org>" in rule and path != resume:
             assert code(world.call(method, path, admin, body)) == (503, "org_halted"), rule
             assert code(world.call(method, path, world.operator(), body)) == (503, "org_halted"), rule

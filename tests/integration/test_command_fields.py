@@ -78,7 +78,7 @@ def check_refused(answer: TestResponse, pointer: str) -> None:
 def test_a_rotten_body_is_a_problem_at_every_call(name: str, world: CommandWorld, admin: str, account: str):
     raw, status, code = ROTTEN[name]
     member = world.key("acme", admin, scopes=["usage:write"])
-    for call in CALLS.values():
+    for call in (call for call in CALLS.values() if call.body is not None):
         path = call.path.format(org="acme", user=account, key=member["key_id"])
         token = member["key"] if path == "/v1/usage" else admin if "{org}" in call.path else world.operator()
         answer = world.call(call.method, path, token, raw)

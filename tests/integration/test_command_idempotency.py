@@ -76,7 +76,7 @@ def test_a_repeat_is_answered_with_the_first_revision_and_undoes_nothing_since(w
     off = world.done("PUT", path, admin, {"enabled": False}, Idempotency_Key="off")
     world.done("PUT", path, admin, {"enabled": True})
     again = world.done("PUT", path, admin, {"enabled": False}, Idempotency_Key="off")
-    assert again == off
+    assert again == off | {"effective_ms": again["effective_ms"]}
     world.key("acme", admin)
 
 
@@ -85,7 +85,8 @@ def test_what_was_so_already_is_answered_with_the_revision_that_made_it_so(world
     path = f"{KEYS}/{key['key_id']}"
     revoked = world.done("DELETE", path, admin)
     world.done("POST", USERS, admin, {"kind": "person", "role": "member"})
-    assert world.done("DELETE", path, admin, {"reason": "other"}) == revoked
+    again = world.done("DELETE", path, admin, {"reason": "other"})
+    assert again == revoked | {"effective_ms": again["effective_ms"]}
     enabled = world.done("PUT", "/v1/orgs/acme/keys-enabled", admin, {"enabled": True})
     assert enabled["revision"] == 2
     assert world.head("acme").revision == revoked["revision"] + 1

@@ -1,5 +1,6 @@
 """Who may call what: every route of the command API with every kind of caller, in one table."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,6 +52,7 @@ TABLE: list[Row] = [
     ),
     ("PATCH", KEY, {"name": "new"}, [403, 200, 200, 403, 401, 404, 404, 200, 403, 403, 404, 401]),
     ("DELETE", KEY, {}, [200, 200, 200, 403, 401, 404, 404, 200, 403, 403, 404, 401]),
+    ("GET", "/v1/orgs/<org>/effects/<revision>", None, [200, 200, 200, 403, 401, 404, 404, 200, 403, 403, 404, 401]),
     ("POST", "/v1/usage", "a use", [403, 403, 403, 403, 403, 403, 403, 403, 403, 202, 403, 401]),
 ]
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/openapi.json")}
@@ -82,7 +84,8 @@ class Cast:
         self.tokens["key_usage"] = world.key("acme", admin, "usage", scopes=["usage:write"])["key"]
 
     def path(self, rule: str, org: str = "acme") -> str:
-        return rule.replace("<org>", org).replace("<user>", self.robot).replace("<key>", self.key)
+        ids = {"<org>": org, "<user>": self.robot, "<key>": self.key, "<revision>": "1"}
+        return functools.reduce(lambda path, name: path.replace(name, ids[name]), ids, rule)
 
     def body(self, body: Any) -> Any:
         use = {"id": "u", "key_id": self.key, "outcome": "VALID", "at": "2026-01-01T00:00:00Z"}

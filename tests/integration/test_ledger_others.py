@@ -11,10 +11,13 @@ from kafka import KafkaProducer
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from structlog.testing import capture_logs
 
+from services.auth_checker import follower as checker_follower
 from services.auth_checker import status
+from services.auth_checker.index_reader import IndexReader
 from services.ledger.follow import Follower
 from services.ledger.kafka_batches import PatientBatch, Unreadable
 from services.ledger.kafka_log import KafkaLog
+from services.ledger.preflight import prepare
 from services.ledger.records import TopicPartition
 from services.ledger.seal import new_keys
 from tests.integration.ledger_logs import WITHIN_S, KafkaWorld, Kept, append
@@ -218,18 +221,24 @@ def test_the_marker_of_a_transaction_makes_no_checker_stale(
 ) -> None:
     at = TopicPartition(world.topic(), 0)
     monkeypatch.setattr(status, "FOLLOWED", (at,))
+    prepare(world.bootstrap)
     with Stranger(world, transactional_id=f"test-{token_hex(6)}", enable_idempotence=True) as stranger:
         stranger._producer.init_transactions()
         stranger.commit(at, b"0", b"1")
     eventually(lambda: world.log.end_offsets([at], 5) == {at: 3}, WITHIN_S, "the marker is in the log")
     with closing(status.open_index(tmp_path)) as store:
-        handler = status.IndexHandler(store, new_keys())
-        follower = Follower(world.log, (at,), handler, "test")
-        watch = status.Watch(world.log, store, handler, follower.next_offsets, status.machine_clocks(), 500)
-        assert not watch.look(), "nothing follows yet"
-        follower.start()
+        clocks = status.machine_clocks()
+        following = checker_follower.Following(
+            world.log, store, new_keys(), clocks, checker="test", max_staleness_ms=2000, pulse_ms=250
+        )
+        reader = IndexReader(store, clocks, 2000)
+        assert reader.why_stale() is not None, "nothing follows yet"
+        following.start()
         try:
-            eventually(watch.look, WITHIN_S, "the index is vouched for")
+            eventually(lambda: reader.why_stale() is None, WITHIN_S, "the index is vouched for")
+            following.tell()
         finally:
-            follower.stop()
-        assert handler.counts["foreign"] == 2
+            following.stop()
+        progress = reader.progress()
+        assert progress is not None
+        assert progress.counts["foreign"] == 2

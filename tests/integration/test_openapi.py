@@ -25,14 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from schemas.events import OrgRegistered, UserAdded
-from schemas.tokens import KeySet
 from services.auth_checker import index_reader
-from services.auth_checker.app import create_app as checker_app
-from services.auth_checker.callers import Callers
-from services.auth_checker.doors import Door
-from services.auth_checker.fast_lane import FastLane
-from services.auth_checker.metrics import Metrics
-from services.auth_checker.routes import Service
 from services.ledger.memory_log import MemoryLog
 from services.projector import reads
 from services.projector.database import read_pool
@@ -41,6 +34,7 @@ from tests.integration.command_parts import CHECKER_TOKEN, running_command_api
 from tests.integration.console_parts import running_console
 from tests.integration.read_api import app_on as reads_on
 from tests.unit import checker_story
+from tests.unit.checker_site import lanes
 
 CASES = int(os.environ.get("KEYLEDGER_SCHEMATHESIS_CASES", "10000" if os.environ.get("KEYLEDGER_FULL") else "2000"))
 
@@ -88,7 +82,7 @@ def command_api(folder: Path, _request: pytest.FixtureRequest) -> Iterator[Serve
         reporter = world.key("acme", token, "reporter", scopes=["usage:write"])
         account = world.user("acme", "member", "service_account")[0]
         key = world.key("acme", world.token("acme", account))
-        yield Served(world.app, token_of, {"org": "acme", "user": account, "key": key["key_id"]})
+        yield Served(world.app, token_of, {"org": "acme", "user": account, "key": key["key_id"], "revision": "1"})
 
 
 @contextmanager
@@ -96,14 +90,10 @@ def auth_checker(folder: Path, _request: pytest.FixtureRequest) -> Iterator[Serv
     """The checker over an index in a folder, with its fast lane in front."""
     asking = checker_story.Asking(folder / "index")
     asking.index.tell("org", *checker_story.BEGINNING, checker_story.created())
-    door = Door(CHECKER_TOKEN, asking.checker)
-    callers = Callers(asking.reader, asking.checker, KeySet(dict))
-    app = checker_app(
-        Service(asking.reader, asking.checker, callers, door, Metrics(folder, "t", asking.uses, asking.reader))
-    )
     try:
-        yield Served(FastLane(app, asking.checker, door), lambda _path: CHECKER_TOKEN)
+        yield Served(lanes(asking, folder, CHECKER_TOKEN)[0], lambda _path: CHECKER_TOKEN)
     finally:
+        asking.spool.close()
         asking.index.store.close()
 
 

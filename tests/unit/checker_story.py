@@ -15,13 +15,17 @@ from services.auth_checker import status
 from services.auth_checker.bodies import Answer, Asked
 from services.auth_checker.handler import Checker
 from services.auth_checker.index_reader import IndexReader
-from services.auth_checker.status import Clocks, IndexHandler
-from services.auth_checker.uses import Numbering, Uses
+from services.auth_checker.lease import Lessee
+from services.auth_checker.pulses import TOPIC, Listener, Pulses
+from services.auth_checker.spool import Spool
+from services.auth_checker.status import Clocks, IndexHandler, Progress
+from services.auth_checker.uses import Uses
 from services.ledger.log import Log, Message
 from services.ledger.memory_log import MemoryLog
-from services.ledger.records import Batch, Place, Record, TopicPartition
+from services.ledger.records import Batch, Place, Record
 from services.ledger.seal import LedgerKeys, new_keys
 
+M_MS = 2000
 NOW_MS = 1_795_428_000_000
 """The time at which most stories are told."""
 
@@ -103,8 +107,9 @@ class Index:
         self.teller = Teller(self.log)
         self.store = status.open_index(folder)
         self.handler = IndexHandler(self.store, self.teller.keys)
-        self.reached: dict[TopicPartition, int] = {}
-        self.watch = status.Watch(self.log, self.store, self.handler, lambda: self.reached, self.clock.clocks(), 2000)
+        lessee = Lessee("checker", "incarnation", "this boot", M_MS, {})
+        self.pulses = Pulses(self.log, self.store, self.teller.keys, lessee, self.clock.clocks(), 0.25, 1.0)
+        self.listener = Listener(self.store, self.teller.keys, self.pulses, "")
 
     def tell(self, org: str, *told: events.LedgerEvent, time_ms: int = NOW_MS) -> None:
         """Append, fold and vouch for it."""
@@ -112,9 +117,19 @@ class Index:
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Fold all there is, and write the status row."""
+        """Fold all there is, and vouch for it."""
         self.fold()
-        assert self.watch.look()
+        assert self.pulses.beat()
+        self.listen()
+        with self.store.write() as txn:
+            counts, pulses = dict(self.handler.counts), dict(self.pulses.counts)
+            status.write_progress(txn, Progress(self.clock.boot_ns, 1, True, 0, 0, counts, pulses))
+
+    def listen(self) -> None:
+        """Read all there is of `checker-status`."""
+        place = self.listener.resume_from().get(TOPIC, Place())
+        records = tuple(self.log.reader({TOPIC: place.next_offset}).poll(0))
+        self.listener.apply(Batch(records, {TOPIC: Place(place.next_offset + len(records), b"")}))
 
     def fold(self) -> None:
         """Fold all there is without vouching for it."""
@@ -123,7 +138,6 @@ class Index:
         records = tuple(self.log.reader(starts).poll(0))
         if records:
             self.handler.apply(Batch(records, {record.at: Place(record.offset + 1, b"") for record in records}))
-        self.reached = {**starts, **{record.at: record.offset + 1 for record in records}}
 
     def read(self, topic: str) -> list[Record]:
         """All records of a topic."""
@@ -135,8 +149,9 @@ class Asking:
 
     def __init__(self, folder: Path) -> None:
         self.index = Index(folder)
-        self.uses = Uses(self.index.log, Numbering("test", lambda: NOW_MS, lambda bits: 0))
-        self.reader = IndexReader(self.index.store, self.index.clock.clocks(), 2000)
+        self.spool = Spool(folder / "spool")
+        self.uses = Uses(self.spool)
+        self.reader = IndexReader(self.index.store, self.index.clock.clocks(), M_MS)
         self.checker = Checker(self.reader, self.uses)
 
     def ask(self, key: str | None = None, **more: Any) -> Answer:
@@ -150,4 +165,5 @@ class Asking:
 def asking(tmp_path: Path) -> Iterator[Asking]:
     asking = Asking(tmp_path / "index")
     yield asking
+    asking.spool.close()
     asking.index.store.close()

@@ -10,15 +10,10 @@ from hypothesis import strategies as st
 from werkzeug.test import Client, TestResponse
 
 from schemas.problems import MAX_BODY_BYTES, Problem
-from schemas.tokens import KeySet
 from schemas.validation import CallerAnswer, ValidationAnswer
 from services.auth_checker import bodies
-from services.auth_checker.app import create_app
-from services.auth_checker.callers import Callers
-from services.auth_checker.doors import Door
-from services.auth_checker.fast_lane import FastLane
-from services.auth_checker.metrics import Metrics
-from services.auth_checker.routes import OPERATIONS, Service
+from services.auth_checker.routes import OPERATIONS
+from tests.unit.checker_site import lanes
 from tests.unit.checker_story import BEGINNING, Asking, asking, created, key_id, key_of
 
 __all__ = ["asking"]  # A fixture, asked for by its name.
@@ -46,12 +41,9 @@ def said(answer: TestResponse) -> Any:
 
 
 def site(asking: Asking, tmp_path, token: str | None = None) -> Site:
-    door = Door(token, asking.checker)
-    callers = Callers(asking.reader, asking.checker, KeySet(dict))
-    metrics = Metrics(tmp_path, "test", asking.uses, asking.reader)
-    app = create_app(Service(asking.reader, asking.checker, callers, door, metrics))
+    fast, app = lanes(asking, tmp_path, token)
     rules = {(method, str(rule)) for rule in app.url_map.iter_rules() for method in (rule.methods or set()) - {"HEAD"}}
-    return Site(asking, Client(FastLane(app, asking.checker, door)), Client(app), rules)
+    return Site(asking, Client(fast), Client(app), rules)
 
 
 @pytest.fixture
@@ -65,6 +57,9 @@ ROUTES = {
     ("POST", "/v1/validations"): ({"key": key_of()}, True),
     ("POST", "/v1/validations/batch"): ({"items": [{"key": key_of()}]}, True),
     ("POST", "/v1/callers"): ({"token": key_of()}, True),
+    ("POST", "/introspect"): (f"token={key_of()}", True),
+    # Its credential is in a header of its own: see test_checker_doors.
+    ("GET", "/v1/authorize"): (None, True),
     ("GET", "/healthz"): (None, False),
     ("GET", "/readyz"): (None, False),
     ("GET", "/metrics"): (None, False),
@@ -107,12 +102,18 @@ def test_each_route_asks_for_a_credential_where_it_must(asking: Asking, tmp_path
     for authorization, status in expected.items():
         headers = {} if authorization is None else {"Authorization": authorization}
         method, path = route
-        raw = b"" if body is None else json.dumps(body).encode()
-        answer = guarded.client.open(path, method=method, data=raw, content_type="application/json", headers=headers)
+        form = isinstance(body, str)
+        raw = b"" if body is None else (body if form else json.dumps(body)).encode()
+        media_type = "application/x-www-form-urlencoded" if form else "application/json"
+        answer = guarded.client.open(path, method=method, data=raw, content_type=media_type, headers=headers)
+        if path == "/v1/authorize":
+            assert answer.status_code == 401
+            continue
         assert answer.status_code == (status if wants_credential else 200), (authorization, answer.data)
         if answer.status_code == 401:
             assert (answer.mimetype, said(answer)["code"]) == ("application/problem+json", "unauthenticated")
-            assert answer.headers["WWW-Authenticate"] == "Bearer"
+            error = ', error="invalid_token"' if (authorization or "").startswith("Bearer") else ""
+            assert answer.headers["WWW-Authenticate"] == f'Bearer realm="auth checker"{error}'
 
 
 def test_a_stale_ledger_accepts_no_api_key_as_a_credential(asking: Asking, tmp_path) -> None:
@@ -268,7 +269,7 @@ def test_ready_says_why_not(asking: Asking, tmp_path) -> None:
     client = site(asking, tmp_path).client
     answer = client.get("/readyz")
     assert (answer.status_code, said(answer)["code"]) == (503, "not_ready")
-    assert "catching up" in said(answer)["detail"]
+    assert "not learnt yet how far" in said(answer)["detail"]
     asking.index.catch_up()
     assert client.get("/readyz").status_code == 200
     assert client.get("/healthz").status_code == 200
@@ -288,6 +289,12 @@ def test_figures_tell_codes_uses_and_the_follower(open_site: Site) -> None:
         'keyledger_ledger_records_total{outcome="applied"} 4.0',
         "keyledger_orgs_halted 0.0",
         "keyledger_fresh 1.0",
+        "keyledger_lease_left_ms 2000.0",
+        "keyledger_follower_starts 1.0",
+        'keyledger_pulses_total{outcome="counted"} 1.0',
+        'keyledger_pulses_total{outcome="failed"} 0.0',
+        'keyledger_pulses_total{outcome="foreign"} 0.0',
+        'keyledger_pulses_total{outcome="sent"} 1.0',
     ):
         assert line in lines
 
@@ -305,7 +312,7 @@ def test_a_bug_is_a_problem_without_its_details(open_site: Site, monkeypatch) ->
         raise RuntimeError(key_of())
 
     monkeypatch.setattr(bodies, "questions", broken)
-    answer = open_site.post("/v1/validations/batch", {"items": []})
+    answer = open_site.post("/v1/validations/batch", {"items": []}, lane="strict")
     assert (answer.status_code, said(answer)["code"]) == (500, "internal_error")
     assert key_of() not in answer.text
 

@@ -1,7 +1,9 @@
-"""Uses are counted in windows, and every window becomes one record that is sent until it is acknowledged."""
+"""Uses are counted in windows, and windows wait for the spool; only when nothing else helps is an answer refused."""
 
-import itertools
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -10,25 +12,27 @@ from structlog.testing import capture_logs
 
 from schemas import codec, decoder
 from schemas.times import to_ms
-from schemas.topics import PARTITIONS, USAGE, partition_of
+from schemas.topics import partition_of
 from schemas.validation import Code
-from services.auth_checker.check import Facts
-from services.auth_checker.key_index import Key, Org, User
-from services.auth_checker.uses import Numbering, Uses
-from services.auth_checker.windows import MOST_ADDRESSES, OTHER, Window, Windows
-from services.ledger.chain import Head
-from services.ledger.log import Message, OutcomeUnknown
-from services.ledger.memory_log import MemoryLog
-from services.ledger.records import TopicPartition
+from services.auth_checker import key_used
+from services.auth_checker.spool import Spool
+from services.auth_checker.uses import PACES, Uses
+from services.auth_checker.windows import MOST_ADDRESSES, OTHER, Width, Window, Windows
+from services.ledger.fold import StoreFailure
 from tests.unit.checker_story import NOW_MS, key_id
 from tests.waiting import eventually
 
 HOUR_MS = 3_600_000
 
 
-def facts(number: int = 1) -> Facts:
-    key = Key(bytes(32), "ann", "name", None, None, None)
-    return Facts(key_id(number), "org", key, User("person", "admin"), Org(keys_enabled=True), Head())
+class Used(NamedTuple):
+    key_id: str
+    org_id: str
+    user_id: str
+
+
+def used(number: int = 1) -> Used:
+    return Used(key_id(number), "org", "ann")
 
 
 USE = st.tuples(
@@ -44,9 +48,9 @@ def folded(uses: list, most: int) -> list[Window]:
     windows = Windows(most)
     taken: list[Window] = []
     for number, code, ip, user_agent, now_ms in uses:
-        if windows.is_full():
+        if not windows.add(used(number), code, ip, user_agent, now_ms):
             taken += windows.take()
-        windows.add(facts(number), code, ip, user_agent, now_ms)
+            assert windows.add(used(number), code, ip, user_agent, now_ms)
     return taken + windows.take()
 
 
@@ -71,23 +75,22 @@ def test_windows_that_need_not_be_merged_are_a_second_long_with_few_addresses(us
     assert all(len(found) <= MOST_ADDRESSES for found in addresses.values())
 
 
-@given(st.lists(USE, min_size=1, max_size=30))
-def test_every_window_is_encoded_as_the_contract_encodes_it(uses: list) -> None:
-    numbering = Numbering("7c9e6679", lambda: NOW_MS, lambda bits: (1 << bits) - 1)
-    for window in folded(uses, 10_000):
-        message = numbering.message(window)
-        envelope = decoder.decode_usage(message.value)
-        assert codec.encode_usage(envelope) == message.value
+@given(st.lists(USE, min_size=1, max_size=30), st.integers(0, 2**128 - 1))
+def test_every_window_is_encoded_as_the_contract_encodes_it(uses: list, random: int) -> None:
+    for sequence, window in enumerate(folded(uses, 10_000), 1):
+        value = key_used.encode(window, "keyledger/auth-checker/7c9e6679", sequence, NOW_MS, random)
+        envelope = decoder.decode_usage(value)
+        assert codec.encode_usage(envelope) == value
         assert (envelope.event.count, to_ms(envelope.event.first_at)) == (window.count, window.first_ms)
-        assert (message.topic, message.partition) == (USAGE, partition_of(window.key_id))
-        assert message.key == window.key_id.encode()
+        assert (envelope.sequence, to_ms(envelope.time)) == (sequence, NOW_MS)
+        assert key_used.partition(window) == partition_of(window.key_id)
 
 
 def test_the_seventeenth_address_of_a_second_is_other() -> None:
     windows = Windows(1000)
     for number in range(20):
-        windows.add(facts(), Code.VALID, f"192.0.2.{number}", None, NOW_MS)
-        windows.add(facts(), Code.VALID, f"192.0.2.{number}", None, NOW_MS)
+        windows.add(used(), Code.VALID, f"192.0.2.{number}", None, NOW_MS)
+        windows.add(used(), Code.VALID, f"192.0.2.{number}", None, NOW_MS)
     taken = {window.ip: window.count for window in windows.take()}
     assert len(taken) == MOST_ADDRESSES + 1
     assert taken[OTHER] == 8
@@ -97,85 +100,15 @@ def test_a_crowd_of_windows_is_merged_before_any_is_refused() -> None:
     windows = Windows(10)
     for second in range(8):
         for number in range(4):
-            windows.add(facts(), Code.VALID, f"192.0.2.{number}", None, NOW_MS + second * 1000)
-    assert not windows.is_full()
+            assert windows.add(used(), Code.VALID, f"192.0.2.{number}", None, NOW_MS + second * 1000)
     assert len(windows) <= 10
-    for number in range(2, 11):
-        windows.add(facts(number), Code.VALID, "192.0.2.1", None, NOW_MS)
-    assert windows.is_full()
-    assert sum(window.count for window in windows.take()) == 8 * 4 + 9
-    assert not windows.is_full()
-
-
-class UnsureLog(MemoryLog):
-    """Keeps what is appended, but does not always say so; `sent` is what it was given each time."""
-
-    def __init__(self, unsure: int) -> None:
-        super().__init__()
-        self.unsure, self.sent = unsure, list[list[Message]]()
-
-    def append_all(self, messages, timeout_s):
-        self.sent.append(list(messages))
-        offsets = super().append_all(messages, timeout_s)
-        if len(self.sent) <= self.unsure:
-            raise OutcomeUnknown("no answer")
-        return offsets
-
-
-def uses_on(log: MemoryLog, most_windows: int = 1000) -> Uses:
-    numbers = itertools.count(1)
-    return Uses(log, Numbering("source", lambda: NOW_MS, lambda bits: next(numbers) % (1 << bits)), most_windows)
-
-
-def read(log: MemoryLog) -> list:
-    records = log.reader({TopicPartition(USAGE, number): 0 for number in range(PARTITIONS)}).poll(0)
-    return [(record.partition, decoder.decode_usage(record.value or b"")) for record in records]
-
-
-def test_a_batch_without_an_answer_is_sent_again_byte_by_byte_and_counted_once() -> None:
-    log = UnsureLog(unsure=3)
-    uses = uses_on(log)
-    for number in range(1, 40):
-        uses.record(Code.VALID, facts(number), None, None, NOW_MS)
-    uses.start()
-    eventually(lambda: len(log.sent) == 4, 10, "the batch is acknowledged")
-    uses.record(Code.VALID, facts(1), None, None, NOW_MS)
-    uses.stop(5)
-    assert log.sent[0] == log.sent[1] == log.sent[2] == log.sent[3]
-    numbers: dict[int, list[int]] = {}
-    for partition, use in read(log):
-        assert use.source == "keyledger/auth-checker/source"
-        if use.sequence not in numbers.setdefault(partition, []):
-            numbers[partition].append(use.sequence)
-    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
-    assert sum(map(len, numbers.values())) == 40
-    assert uses.counts()[1] == {"uses": 40, "windows": 40, "resends": 3, "waiting": 0}
-
-
-def test_an_orderly_stop_while_the_broker_is_away_ends_in_time_and_says_what_is_lost() -> None:
-    log = MemoryLog()
-    log.away = True
-    uses = uses_on(log)
-    uses.start()
-    uses.record(Code.VALID, facts(), None, None, NOW_MS)
-    with capture_logs() as logs:
-        uses.stop(0.3)
-    assert {"event": "uses_lost", "log_level": "error", "windows": 1} in logs
-    assert uses.counts()[1]["waiting"] == 1
-    assert read_back(log) == []
-
-
-def read_back(log: MemoryLog) -> list:
-    log.away = False
-    return read(log)
-
-
-def test_an_answer_is_refused_only_when_merging_does_not_help_any_more() -> None:
-    uses = uses_on(MemoryLog(), most_windows=3)
-    answers = [uses.record(Code.VALID, facts(number), None, None, NOW_MS) for number in range(1, 9)]
-    assert answers.count(False) >= 3
-    assert uses.record(Code.NOT_FOUND, None, None, None, NOW_MS), "nothing is counted as a use, nothing is refused"
-    assert uses.counts()[1]["uses"] == answers.count(True)
+    added = [windows.add(used(number), Code.VALID, "192.0.2.1", None, NOW_MS) for number in range(2, 14)]
+    assert added == [True] * 9 + [False] * 3, "one window a key is left, and ten keys fit"
+    assert windows.add(used(2), Code.VALID, "192.0.2.9", None, NOW_MS), (
+        "a window that is there takes any number of uses"
+    )
+    assert sum(window.count for window in windows.take()) == 8 * 4 + 9 + 1
+    assert windows.add(used(13), Code.VALID, "192.0.2.1", None, NOW_MS)
 
 
 @pytest.mark.parametrize(
@@ -184,8 +117,10 @@ def test_an_answer_is_refused_only_when_merging_does_not_help_any_more() -> None
 )
 def test_a_user_agent_is_kept_as_two_hundred_plain_characters(sent: str, kept: str | None) -> None:
     windows = Windows(10)
-    windows.add(facts(), Code.VALID, None, sent, NOW_MS)
-    assert [window.user_agent for window in windows.take()] == [kept]
+    windows.add(used(), Code.VALID, None, sent, NOW_MS)
+    windows.add(used(), Code.VALID, None, sent, NOW_MS)
+    (window,) = windows.take()
+    assert decoder.decode_usage(key_used.encode(window, "a/source", 1, NOW_MS, 0)).event.user_agent == kept
 
 
 @pytest.mark.parametrize(
@@ -201,5 +136,81 @@ def test_a_user_agent_is_kept_as_two_hundred_plain_characters(sent: str, kept: s
 )
 def test_only_an_address_is_kept_as_an_address(sent: str, kept: str | None) -> None:
     windows = Windows(10)
-    windows.add(facts(), Code.VALID, sent, None, NOW_MS)
+    windows.add(used(), Code.VALID, sent, None, NOW_MS)
     assert [window.ip for window in windows.take()] == [kept]
+
+
+def test_the_fuller_the_spool_the_longer_windows_are_held() -> None:
+    assert [pace.below for pace in PACES] == sorted(pace.below for pace in PACES)
+    assert [pace.hold_s for pace in PACES] == sorted(pace.hold_s for pace in PACES)
+    assert all(pace.width is Width.SECOND for pace in PACES if pace.hold_s <= 1)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+def spooled(spool: Spool) -> int:
+    """How many uses the records in the spool tell of."""
+    messages = [message for chunk in spool.oldest(10**6) for message in chunk.messages]
+    return sum(decoder.decode_usage(message.value).event.count for message in messages)
+
+
+def test_uses_are_in_the_spool_soon_after_they_were_counted(spool: Spool) -> None:
+    uses = Uses(spool)
+    uses.start()
+    for number in range(1, 1001):
+        for _ in range(3):
+            uses.record(Code.VALID, used(number), "192.0.2.7", "curl/8", NOW_MS)
+    eventually(lambda: spooled(spool) == 3000, 10, "all uses are in the spool")
+    assert uses.counts() == ({"VALID": 3000}, {"uses": 3000, "waiting": 0})
+    uses.stop(5)
+
+
+def test_an_orderly_stop_leaves_nothing_in_memory(spool: Spool) -> None:
+    uses = Uses(spool)
+    uses.start()
+    for number in range(1, 600):
+        uses.record(Code.VALID, used(number), None, None, NOW_MS)
+    with capture_logs() as logs:
+        uses.stop(5)
+    assert logs == []
+    assert spooled(spool) == 599
+
+
+def test_a_stop_while_the_spool_is_full_ends_in_time_and_says_what_is_lost(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=10)
+    uses = Uses(spool)
+    uses.start()
+    uses.record(Code.VALID, used(), None, None, NOW_MS)
+    with capture_logs() as logs:
+        uses.stop(0.2)
+    spool.close()
+    assert {"event": "uses_lost", "log_level": "error", "windows": 1} in logs
+
+
+def test_an_answer_is_refused_only_when_merging_does_not_help_any_more(spool: Spool) -> None:
+    uses = Uses(spool, most_windows=3)
+    answers = [uses.record(Code.VALID, used(number), None, None, NOW_MS) for number in range(1, 9)]
+    assert answers == [True] * 3 + [False] * 5
+    assert uses.record(Code.NOT_FOUND, None, None, None, NOW_MS), "nothing is counted as a use, nothing is refused"
+    assert uses.counts() == ({"VALID": 3, "NOT_FOUND": 1}, {"uses": 3, "waiting": 3})
+
+
+def test_what_a_failing_disk_did_not_take_is_put_in_when_it_works_again(spool: Spool, monkeypatch) -> None:
+    uses = Uses(spool)
+
+    def full(windows: object) -> bool:
+        raise StoreFailure("no space left")
+
+    with monkeypatch.context() as failing, capture_logs() as logs:
+        failing.setattr(spool, "put", full)
+        uses.start()
+        uses.record(Code.VALID, used(), None, None, NOW_MS)
+        eventually(lambda: any(log["event"] == "spool_failed" for log in logs), 10, "the disk failed")
+        assert uses.counts()[1]["waiting"] == 1
+    eventually(lambda: spooled(spool) == 1, 10, "the use is in the spool")
+    uses.stop(5)

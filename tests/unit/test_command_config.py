@@ -24,6 +24,8 @@ def test_the_log_alone_must_be_named_and_the_rest_has_defaults():
         ("KEYLEDGER_PORT", "0"),
         ("KEYLEDGER_PORT", "65536"),
         ("KEYLEDGER_MOST_KEYS", "-1"),
+        ("KEYLEDGER_MAX_STALENESS_MS", "499"),
+        ("KEYLEDGER_MAX_STALENESS_MS", "600001"),
         ("CONSOLE_URL", "console:8000"),
         ("CHECKER_URL", "http://"),
         ("KEYLEDGER_KEY_PREFIX", "k_l"),

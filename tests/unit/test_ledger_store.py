@@ -157,7 +157,7 @@ def test_a_store_of_another_format_starts_empty(tmp_path: Path, monkeypatch: pyt
     store = Store(tmp_path, TABLES)
     _put(store, a="1")
     store.close()
-    monkeypatch.setattr("services.ledger.store._FORMAT", "keyledger store 2, ")
+    monkeypatch.setattr("services.ledger.store._FORMAT", "keyledger store of another format, ")
     again = Store(tmp_path, TABLES)
     assert _things(again) == {}
     again.close()

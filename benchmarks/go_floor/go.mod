@@ -1,0 +1,3 @@
+module keyledger/benchmarks/go_floor
+
+go 1.21
