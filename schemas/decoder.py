@@ -44,8 +44,8 @@ def decode(value: bytes) -> events.Envelope:
     event, rules = _EVENTS[document.__struct_config__.tag]
     _check(rules, document.data)
     _check(_LEDGER_RULES, document)
-    attributes = [getattr(document, name) for name in _LEDGER_ATTRIBUTES]
-    return events.Envelope(*attributes, event(**asdict(document.data)), document.authkey, document.authrevision)
+    attributes = {name: getattr(document, name) for name in _LEDGER_ATTRIBUTES}
+    return events.Envelope(**attributes, event=event(**asdict(document.data)))
 
 
 def decode_usage(value: bytes) -> events.UsageEnvelope:
@@ -109,11 +109,13 @@ def _members(schema: type[Schema]) -> list[Any]:
 
 def _rules(schema: type[Schema]) -> Rules:
     structural = (validate.OneOf, validate.Length, validate.Range, Shape)
-    shapes, checks = {}, []
+    shapes: dict[str, re.Pattern[str]] = {}
+    checks: list[tuple[str, Check]] = []
     for name, field in schema().fields.items():
         inner = field.inner.validators if isinstance(field, fields.List) else []
         checks += [(name, check) for check in (*field.validators, *inner) if not isinstance(check, structural)]
-        shapes |= {name: check.whole for check in field.validators if isinstance(check, Shape) and field.required}
+        if field.required:
+            shapes.update((name, check.whole) for check in field.validators if isinstance(check, Shape))
     return Rules(shapes, re.compile("\n".join(f"(?:{shape.pattern})" for shape in shapes.values())), checks)
 
 
@@ -128,9 +130,7 @@ def _struct(dataschema: str, attributes: type[Schema], data: type[Schema]) -> An
 
 _EVENTS = {name: (event, _rules(schema)) for name, (event, schema) in wire.LEDGER_SCHEMAS.items()}
 _LEDGER_RULES, _USAGE_RULES, _USED_RULES = map(_rules, (wire.LedgerAttributes, wire.UsageAttributes, wire.KeyUsed))
-_LEDGER_ATTRIBUTES = [
-    name for name in events.Envelope.__match_args__ if name not in ("event", "authkey", "authrevision")
-]
+_LEDGER_ATTRIBUTES = [name for name in events.Envelope.__match_args__ if name != "event"]
 _LEDGER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     type=Union[tuple(_struct(name, wire.LedgerAttributes, schema) for name, (_, schema) in wire.LEDGER_SCHEMAS.items())]  # noqa: UP007  # Their number is not known here.
 )

@@ -45,7 +45,7 @@ def test_a_signed_in_person_is_described_by_the_ledger(asking: Asking, callers: 
     )
     asking.index.tell("org", events.UserRoleChanged(user_id="ann", role="member"))
     assert callers.caller(AskedCaller(token())).role == "member"
-    assert asking.uses.counts() == ({}, {"waiting": 0}), "a sign-in is no use of a key"
+    assert asking.uses.counts() == ({}, {"uses": 0, "waiting": 0}), "a sign-in is no use of a key"
 
 
 @pytest.mark.parametrize(

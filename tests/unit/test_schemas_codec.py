@@ -20,6 +20,7 @@ from schemas.topics import MAX_VALUE_BYTES
 GOLDEN = Path(__file__).parent / "golden"
 Document = dict[str, Any]
 # On a busy machine one slow example is no finding.
+LITERALS = ("dataschema", "type", "specversion")
 patient = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -223,6 +224,19 @@ def test_an_unknown_field_is_no_unknown_type(extra: str) -> None:
     with pytest.raises(UndecodableEvent) as caught:
         decode(canonical({**document, extra: "x"}))
     assert not isinstance(caught.value, UnknownEvent)
+
+
+def test_a_line_feed_in_any_text_is_refused_and_the_field_is_named() -> None:
+    for document in DOCUMENTS:
+        for part in (document, document["data"]):
+            for name in [name for name, value in part.items() if type(value) is str and name not in LITERALS]:
+                for text in (part[name] + "\n", "\n" + part[name], "\n"):
+                    changed = copy.deepcopy(document)
+                    (changed if part is document else changed["data"])[name] = text
+                    assert not _decoder_accepts(changed), (name, text)
+    changed = DOCUMENTS[0] | {"org": "no org"}
+    with pytest.raises(UndecodableEvent, match="^org: has the wrong shape"):
+        decode(canonical(changed))
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"\xff", b"[" * 20_000, b'{"dataschema":"\xff"}', b"null"])
