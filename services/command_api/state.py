@@ -5,6 +5,7 @@ Values are keyed by (org, id). `*_revision` is the revision of the event that ma
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -14,6 +15,8 @@ from services.ledger.store import Transaction
 
 _T = TypeVar("_T")
 TABLES: Final = ("orgs", "users", "keys", "owned", "key_orgs")
+_NEVER: Final = "~"
+"""In the place of an expiry time, behind all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +137,21 @@ class LmdbView:
     def _write_key(self, key: Key, now: str) -> None:
         self._txn.put("keys", self._id(key.key_id), _ENCODER.encode(key))
         self._txn.put("key_orgs", key.key_id.encode() + b"\0" + self._org, b"")
-        # The ledger's time never runs backwards, so a key that has expired once frees its place for good.
-        for other in list(self.owned(key.user_id)):
-            if not other.is_active(now):
-                self._txn.delete("owned", self._owned(key.user_id, other.key_id))
+        owned = OwnedKey(key.key_id, key.name, key.expires_at)
+        # The ledger's time never runs backwards, so a key that has expired once frees its place for good. Those that
+        # expire first come first, so that an owner of many keys does not make all of them be looked at.
+        for other in list(takewhile(lambda other: not other.is_active(now), self.owned(key.user_id))):
+            self._txn.delete("owned", self._owned(key.user_id, other))
         if key.is_active(now):
-            owned = OwnedKey(key.key_id, key.name, key.expires_at)
-            self._txn.put("owned", self._owned(key.user_id, key.key_id), _ENCODER.encode(owned))
+            self._txn.put("owned", self._owned(key.user_id, owned), _ENCODER.encode(owned))
         else:
-            self._txn.delete("owned", self._owned(key.user_id, key.key_id))
+            self._txn.delete("owned", self._owned(key.user_id, owned))
 
     def _id(self, identifier: str) -> bytes:
         return self._org + b"\0" + identifier.encode()
 
-    def _owned(self, user_id: str, key_id: str) -> bytes:
-        return self._id(user_id) + b"\0" + key_id.encode()
+    def _owned(self, user_id: str, key: OwnedKey) -> bytes:
+        return self._id(user_id) + f"\0{key.expires_at or _NEVER}\0{key.key_id}".encode()
 
 
 def orgs_of_key(txn: Transaction, key_id: str) -> list[str]:

@@ -20,6 +20,7 @@ from tests.waiting import eventually
 ANSWER_WITHIN_S = 60.0
 _RENEW_S = 120.0
 _WITNESSES = 20
+_KEYS_EACH = 100
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,29 @@ class Command:
 
 
 class Field:
-    """One organisation: `keys` of one user, which are for revoking, `witnesses` of another, and an admin who can sign in.
+    """One organisation: `keys` for revoking, `witnesses` that stay, and an admin who can sign in. Thread-safe.
 
-    `head` is the revision that the last added person made. Thread-safe.
+    `users[0]` owns all the keys and none of the witnesses when there is `one_owner`; else each has at most a hundred.
+    `head` is the revision that the last added person made.
     """
 
-    def __init__(self, system: System, keys: int) -> None:
+    def __init__(self, system: System, keys: int, *, one_owner: bool = False) -> None:
         self.system = system
         self._lock = Lock()
         plan = Plan(
-            orgs=1, users=2, keys=keys + 2 * _WITNESSES, collected=keys, revoked=0, uses=0, seed=secrets.randbits(60)
+            orgs=1,
+            users=2 if one_owner else 2 + keys // _KEYS_EACH,
+            keys=keys + 2 * _WITNESSES,
+            collected=keys if one_owner else 0,
+            revoked=0,
+            seed=secrets.randbits(60),
         )
         corpus = Corpus(plan, load_or_make(system.ledger_keys), wall_clock_ms(), with_texts=True)
         send(system.broker.bootstrap, corpus.lifecycle())
         [(self.org, self.users)] = corpus.users.items()
         self.path, self.head = f"/v1/orgs/{self.org}", corpus.heads[self.org]
-        self.keys = [_prey(key) for key in corpus.keys if key.user_id == self.users[0]]
-        self.witnesses = [_prey(key) for key in corpus.keys if key.user_id == self.users[1]]
+        self.keys = [_prey(key) for key in corpus.keys[:keys]]
+        self.witnesses = [_prey(key) for key in corpus.keys[keys:] if key.user_id != self.users[0]]
         self._fresh = iter(self.keys)
         self._people: dict[str, tuple[str, str]] = {}
         self._tokens: dict[str, tuple[str, float]] = {}

@@ -227,7 +227,7 @@ def _led_by(system: System, cluster: Cluster, leader: int) -> Field:
 def test_disabling_who_has_many_keys_is_one_event_and_refuses_each_of_them(
     system: System, cable: Cable, whose: str
 ) -> None:
-    field = Field(system, CASCADE)
+    field = Field(system, CASCADE, one_owner=True)
     keys, path, code = {
         "user": (field.keys, f"/users/{field.users[0]}/enabled", "OWNER_DISABLED"),
         "organisation": (field.keys + field.witnesses, "/keys-enabled", "ORG_KEYS_DISABLED"),

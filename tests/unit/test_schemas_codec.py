@@ -235,7 +235,7 @@ def test_a_line_feed_in_any_text_is_refused_and_the_field_is_named() -> None:
                     (changed if part is document else changed["data"])[name] = text
                     assert not _decoder_accepts(changed), (name, text)
     changed = DOCUMENTS[0] | {"org": "no org"}
-    with pytest.raises(UndecodableEvent, match="^org: has the wrong shape"):
+    with pytest.raises(UndecodableEvent, match=r"^org: has the wrong shape"):
         decode(canonical(changed))
 
 
