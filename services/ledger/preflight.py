@@ -41,6 +41,9 @@ def prepare(
         _make_missing(admin, topics)
         described = {entry["name"]: entry for entry in admin.describe_topics([topic.name for topic in topics])}
         for topic in topics:
+            # No topic is without partitions: the broker that was asked has not heard yet of one that was just made.
+            if not described.get(topic.name, {}).get("partitions"):
+                raise LogUnavailable(f"the broker does not know {topic.name} yet")
             _check(topic, described[topic.name], _config(admin, topic.name))
         faults = acl_check.faults(admin, [topic.name for topic in topics])
     except KafkaError as error:

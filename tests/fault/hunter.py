@@ -60,11 +60,14 @@ class Record:
         self._spans[key_id] = Span(self._spans[key_id].since, until)
 
     def violations(self) -> list[tuple[Said, float]]:
-        """Each validation that said VALID in the time it must not, and how long after its beginning it was sent, in s."""
+        """Each validation that said VALID in the time it must not, and how long after its beginning it was sent, in s.
+
+        One that was not answered before the rights were given back may have seen that.
+        """
         found = []
         for said in self.said:
             span = self._spans.get(said.key_id)
-            if span is not None and said.code == "VALID" and span.since < said.began < span.until:
+            if span is not None and said.code == "VALID" and span.since < said.began and said.ended < span.until:
                 found.append((said, said.began - span.since))
         return found
 
