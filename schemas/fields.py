@@ -109,6 +109,8 @@ SCOPE: Final = r"[a-z0-9:._-]{1,64}"
 # with these looks like another name. A list of code points, not a category, so that all versions of us agree.
 _UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
 PLAIN_TEXT: Final = f"[^{_UNSEEN}]*"
+BLANKS: Final = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+"""What is trimmed from a name: spaces of all kinds, and nothing that a name may not hold."""
 
 
 Check = Callable[[Any], Any]

@@ -16,7 +16,7 @@ class Name(Text):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
-        return unicodedata.normalize("NFC", text).strip()
+        return unicodedata.normalize("NFC", text).strip(fields.BLANKS)
 
 
 class AnyTime(Text):

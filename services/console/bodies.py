@@ -17,7 +17,7 @@ class Name(fields.Text):
     """The name of a person: trimmed and in normal form C before its rules are judged."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        return unicodedata.normalize("NFC", super()._deserialize(value, attr, data, **kwargs)).strip()
+        return unicodedata.normalize("NFC", super()._deserialize(value, attr, data, **kwargs)).strip(fields.BLANKS)
 
 
 def _name() -> Name:

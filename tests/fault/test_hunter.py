@@ -100,10 +100,10 @@ def test_the_same_slowness_without_a_flaw_is_no_violation(system: System) -> Non
 
 def test_a_violation_is_a_valid_that_began_after_the_answer_and_before_the_rights_came_back() -> None:
     record = Record()
-    record.said = [Said("one", "key", began, began + 2, "VALID") for began in (1.0, 3.0, 5.0)]
+    record.said = [Said("one", "key", began, began + 2, "VALID") for began in (1.0, 3.0, 5.0, 7.0)]
     record.touch("key")
     record.forbid("key", 2.0)
-    record.permit("key", 4.0)
+    record.permit("key", 6.0)
     assert [(said.began, late_s) for said, late_s in record.violations()] == [(3.0, 1.0)]
 
 

@@ -75,7 +75,9 @@ def test_the_search_sees_the_canary_in_every_lmdb_and_every_log(system: System, 
     found = {
         Path(place.removeprefix("file ")) for place, data in files(system.config.var) if Search([canary]).find(data)
     }
-    stores = {path.relative_to(system.config.var) for path in system.config.var.rglob("data.mdb")}
+    # Of the processes that run; a spool holds the uses that are not sent yet, so by now nothing.
+    paths = [path.relative_to(system.config.var) for path in system.config.var.rglob("data.mdb")]
+    stores = {path for path in paths if path.parts[0] in system.processes and path.parent.name != "spool"}
     logs = {path.relative_to(system.config.var) for path in _logs(system)}
     assert len(stores) >= 3  # Two command APIs and a checker.
     assert len(logs) > len(system.programs)
