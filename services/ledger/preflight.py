@@ -16,6 +16,9 @@ from services.ledger.log import LogUnavailable
 _REPLICAS: Final = 3
 _BOOTSTRAP_MS: Final = 5000
 _AGAIN_AFTER_S: Final = 1.0
+_NEWS_S: Final = 2.0
+"""So long a broker of a cluster may take to hear of the topics, and of their settings, that were just made."""
+_LOOK_S: Final = 0.2
 _SAFE: Final = {"unclean.leader.election.enable": "false"}
 _log = structlog.get_logger("keyledger.ledger")
 
@@ -39,12 +42,7 @@ def prepare(
     )
     try:
         _make_missing(admin, topics)
-        described = {entry["name"]: entry for entry in admin.describe_topics([topic.name for topic in topics])}
-        for topic in topics:
-            # No topic is without partitions: the broker that was asked has not heard yet of one that was just made.
-            if not described.get(topic.name, {}).get("partitions"):
-                raise LogUnavailable(f"the broker does not know {topic.name} yet")
-            _check(topic, described[topic.name], _config(admin, topic.name))
+        described = _checked(admin, topics)
         faults = acl_check.faults(admin, [topic.name for topic in topics])
     except KafkaError as error:
         raise LogUnavailable(repr(error)) from error
@@ -67,6 +65,24 @@ def prepare_patiently(
         except LogUnavailable as error:
             _log.warning("waiting_for_kafka", bootstrap=bootstrap, error=str(error))
             time.sleep(_AGAIN_AFTER_S)
+
+
+def _checked(admin: Any, topics: Sequence[Topic]) -> dict[str, Mapping[str, Any]]:
+    """The topics as the brokers describe them. Raises PreflightFailed, and LogUnavailable for one that is not known."""
+    give_up_s = time.monotonic() + _NEWS_S
+    while True:
+        described = {entry["name"]: entry for entry in admin.describe_topics([topic.name for topic in topics])}
+        try:
+            for topic in topics:
+                # No topic is without partitions: this broker has not heard yet of one that was just made.
+                if not described.get(topic.name, {}).get("partitions"):
+                    raise LogUnavailable(f"the broker does not know {topic.name} yet")
+                _check(topic, described[topic.name], _config(admin, topic.name))
+            return described
+        except (PreflightFailed, LogUnavailable):
+            if time.monotonic() > give_up_s:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def _make_missing(admin: Any, topics: Sequence[Topic]) -> None:
