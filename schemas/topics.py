@@ -35,10 +35,12 @@ _FOR_EVER = {
     "compression.type": "uncompressed",
 }
 _FINITE = _FOR_EVER | {"retention.ms": str(400 * DAY_MS)}
+# The broker says when it got a use, so that no sender can: a time in the future is judged against that.
+_USAGE = _FINITE | {"message.timestamp.type": "LogAppendTime"}
 TOPICS: Final = (
     Topic(LIFECYCLE, PARTITIONS, _FOR_EVER),
-    Topic(USAGE, PARTITIONS, _FINITE),
-    Topic(EXTERNAL_USAGE, PARTITIONS, _FINITE),
+    Topic(USAGE, PARTITIONS, _USAGE),
+    Topic(EXTERNAL_USAGE, PARTITIONS, _USAGE),
     Topic(CHECKER_STATUS, 1, _FINITE | {"retention.ms": "3600000", "segment.ms": "600000"}),
     Topic(CHECKPOINTS, 1, _FOR_EVER),
 )
