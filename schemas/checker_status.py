@@ -42,12 +42,14 @@ class Pulse:
     """A checker says how far it is: `positions` are the next offsets of all partitions, all before them is applied.
 
     `incarnation` is a random id of one start of the checker named `checker`, `number` counts its pulses from 1.
+    `max_staleness_ms` is its M, for how long it may believe its tables; 0 where it does not say.
     """
 
     checker: str
     incarnation: str
     number: int
     positions: Offsets
+    max_staleness_ms: int = 0
 
 
 Said = Floor | Pulse
@@ -77,6 +79,8 @@ def encode(said: Said) -> bytes:
         case Pulse(checker=checker, incarnation=incarnation, number=number, positions=positions):
             document = {"type": "Pulse", "checker": checker, "incarnation": incarnation, "number": number}
             document["positions"] = _by_text(positions)
+            if said.max_staleness_ms:
+                document["max_staleness_ms"] = said.max_staleness_ms
         case _:
             assert_never(said)
     return canonical(document)
@@ -90,7 +94,7 @@ def decode(value: bytes | None) -> Said:
         raise BadStatus(str(error)) from error
     if isinstance(read, _Floor):
         return Floor(read.api, read.number, _by_number(read.offsets))
-    return Pulse(read.checker, read.incarnation, read.number, _by_number(read.positions))
+    return Pulse(read.checker, read.incarnation, read.number, _by_number(read.positions), read.max_staleness_ms)
 
 
 def _by_text(offsets: Offsets) -> dict[str, int]:
@@ -120,6 +124,7 @@ class _Pulse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     incarnation: _Id
     number: _Number
     positions: dict[str, _Number]
+    max_staleness_ms: _Number = 0
 
 
 _decode = msgspec.json.Decoder(_Floor | _Pulse).decode

@@ -87,7 +87,7 @@ class Lessee:
         self._begun = {number: begun for number, begun in self._begun.items() if begun.boot_ns > oldest_ns}
         self._number += 1
         self._begun[self._number] = t0
-        return Pulse(self._checker, self._incarnation, self._number, dict(positions))
+        return Pulse(self._checker, self._incarnation, self._number, dict(positions), self._max_staleness_ms)
 
     def read(self, said: Said) -> Granted | None:
         """Take note of the next record of `checker-status`; each is to be passed in, in the order of the topic.

@@ -41,12 +41,15 @@ class Hearing:
 
     `began_ns` is taken after the answer that said where the topic ends, the place where reading begins: whatever stands
     before that place was written before `began_ns`. Whoever loses records (they were deleted before being read) begins
-    a new hearing.
+    a new hearing, with the largest M it knows.
+
+    M is to be the same everywhere. Where a checker says a larger one than ours, `max_staleness_ms` becomes that, so that
+    every answer from then on waits for that checker too.
     """
 
     def __init__(self, api: str, max_staleness_ms: int, began_ns: int) -> None:
         self._api, self._began_ns = api, began_ns
-        self._wait_ns = (max_staleness_ms + margin_ms(max_staleness_ms)) * _NS_PER_MS
+        self._wait_for(max_staleness_ms)
         self._own_number = 0
         self._heard: dict[str, _Heard] = {}
 
@@ -76,7 +79,13 @@ class Hearing:
             for heard in self._heard.values()
         )
 
+    def _wait_for(self, max_staleness_ms: int) -> None:
+        self.max_staleness_ms = max_staleness_ms
+        self._wait_ns = (max_staleness_ms + margin_ms(max_staleness_ms)) * _NS_PER_MS
+
     def _hear(self, pulse: Pulse, now_ns: int) -> None:
+        if pulse.max_staleness_ms > self.max_staleness_ms:
+            self._wait_for(pulse.max_staleness_ms)
         heard = self._heard.get(pulse.incarnation)
         if heard is None:
             self._forget(now_ns)

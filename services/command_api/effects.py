@@ -10,6 +10,8 @@ from secrets import token_hex
 from threading import Condition
 from typing import Final
 
+import structlog
+
 from schemas.checker_status import Said
 from schemas.topics import LIFECYCLE, partition_of
 from services.command_api.effect import Hearing, Target
@@ -25,6 +27,7 @@ LONGEST_S: Final = 20.0
 """So long a request waits at most for checkers, once the floor is written; it bounds M for whoever waits for answers."""
 _MOST_KNOWN: Final = 10_000
 _LOOK_S: Final = 0.05
+_log = structlog.get_logger("keyledger.command_api")
 
 
 def boot_ns() -> int:
@@ -59,7 +62,7 @@ class Effects:
         most_waiting: int,
         now_ns: Callable[[], int] = boot_ns,
     ) -> None:
-        self._store, self._max_staleness_ms, self.now_ns = store, max_staleness_ms, now_ns
+        self._store, self.now_ns = store, now_ns
         self._api, self._most_waiting, self._waiting = token_hex(16), most_waiting, 0
         self._changed = Condition()
         self._hearing = Hearing(self._api, max_staleness_ms, now_ns())
@@ -155,13 +158,15 @@ class Effects:
 
     def _begin_hearing(self) -> None:
         with self._changed:
-            self._hearing = Hearing(self._api, self._max_staleness_ms, self.now_ns())
+            self._hearing = Hearing(self._api, self._hearing.max_staleness_ms, self.now_ns())
 
     def _hear(self, sayings: Sequence[Said]) -> None:
         with self._changed:
-            now_ns = self.now_ns()
+            now_ns, longest_ms = self.now_ns(), self._hearing.max_staleness_ms
             for said in sayings:
                 self._hearing.read(said, now_ns)
+            if self._hearing.max_staleness_ms > longest_ms:
+                _log.error("max_staleness_differs", ours_ms=longest_ms, a_checkers_ms=self._hearing.max_staleness_ms)
             self._pending = {key: effect for key, effect in self._pending.items() if not self._judge(effect)}
             if sayings:
                 self._changed.notify_all()

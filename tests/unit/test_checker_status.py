@@ -14,19 +14,22 @@ from schemas.topics import PARTITIONS
 GOLDEN: Final = Path(__file__).parent / "golden" / "checker-status"
 FLOOR: Final = Floor("0f1e2d3c4b5a69788796a5b4c3d2e1f0", 7, {0: 12, 3: 0, 10: 4711})
 PULSE: Final = Pulse("checker-1", "c0ffee00c0ffee00c0ffee00c0ffee00", 250, dict.fromkeys(range(PARTITIONS), 9))
+PULSE_WITH_M: Final = Pulse("checker-1", "c0ffee", 250, {0: 9}, 15_000)
 _OFFSETS: Final = st.dictionaries(st.integers(0, PARTITIONS - 1), st.integers(0, 2**53 - 1))
 _IDS: Final = st.from_regex(r"\A[A-Za-z0-9_.:-]{1,64}\Z")
 _NUMBERS: Final = st.integers(0, 2**53 - 1)
 
 
-@pytest.mark.parametrize("said", [FLOOR, PULSE], ids=lambda said: type(said).__name__)
-def test_the_bytes_of_floors_and_pulses_never_change(said: Said) -> None:
-    value = (GOLDEN / f"{type(said).__name__}.json").read_bytes()
+@pytest.mark.parametrize(("name", "said"), [("Floor", FLOOR), ("Pulse", PULSE), ("Pulse-2", PULSE_WITH_M)])
+def test_the_bytes_of_floors_and_pulses_never_change(name: str, said: Said) -> None:
+    value = (GOLDEN / f"{name}.json").read_bytes()
     assert encode(said) == value
     assert decode(value) == said
 
 
-@given(st.one_of(st.builds(Floor, _IDS, _NUMBERS, _OFFSETS), st.builds(Pulse, _IDS, _IDS, _NUMBERS, _OFFSETS)))
+@given(
+    st.one_of(st.builds(Floor, _IDS, _NUMBERS, _OFFSETS), st.builds(Pulse, _IDS, _IDS, _NUMBERS, _OFFSETS, _NUMBERS))
+)
 def test_what_was_encoded_is_decoded_as_it_was(said: Said) -> None:
     assert decode(encode(said)) == said
 

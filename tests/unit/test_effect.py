@@ -35,6 +35,9 @@ class Heard:
     def pulse(self, incarnation: str, positions: Mapping[int, int], now: float, number: int = 1) -> "Heard":
         return self.read(Pulse("checker", incarnation, number, positions), now)
 
+    def slow_pulse(self, m_ms: int, now: float) -> "Heard":
+        return self.read(Pulse("checker", "slow", 1, NOT_PAST, m_ms), now)
+
     def is_effective(self, now: float, number: int = 1, acknowledged: float = 10) -> bool:
         return self.hearing.is_effective(EVENT, number, ns(acknowledged), ns(now))
 
@@ -151,3 +154,16 @@ def test_began_must_be_after_the_answer_that_told_the_end() -> None:
     assert Heard(began=asked).floor(now=6.1).is_effective(6.2, acknowledged=6.1)
     correct = Heard(began=answered).floor(now=6.1)
     assert not any(correct.is_effective(now, acknowledged=6.1) for now in (6.2, lease_ends - 0.001))
+
+
+def test_a_checker_with_a_larger_m_than_ours_is_waited_for_by_its_own() -> None:
+    heard = Heard().slow_pulse(15_000, 9.9).floor()
+    assert not heard.is_effective(10 + 2.1)
+    assert not heard.is_effective(10 + 15.34)
+    assert heard.is_effective(10 + 15.45)
+
+
+def test_a_checker_with_a_smaller_m_than_ours_changes_nothing() -> None:
+    heard = Heard().slow_pulse(500, 9.9).floor()
+    assert not heard.is_effective(10 + 1.99)
+    assert heard.is_effective(10 + 2.1)
