@@ -58,18 +58,18 @@ class Checker:
         return kept[1]
 
     def _judge(self, index: KeyIndex, current: Status | None, asked: Asked) -> Judgement:
-        now_ms = self._reader.clocks.wall_ms()
         parts = key_text.split(asked.key, self._prefix)
         if parts is None:
-            code, facts = Code.MALFORMED, None
+            code, facts, now = Code.MALFORMED, None, self._reader.clocks.now()
         else:
             found = look_up(index, *parts)
             reached = asked.min_revision is None or is_reached(index, place(asked.min_revision))
-            # This reads the clock, and has to come after the look-up: however long a pause lies between the two,
-            # what was read is judged by the time after it. `current` is of the same read transaction.
-            fresh = self._reader.is_fresh(current) and reached
-            code, facts = decide(found, Use(asked.scopes, asked.ip, now_ms), fresh=fresh), found.facts
-        if not self._uses.record(code, facts, asked.ip, asked.user_agent, now_ms):
+            # The clocks are read after the look-up: however long a pause lies between the two, what was read is
+            # judged by the time after it. `current` is of the same read transaction.
+            now = self._reader.clocks.now()
+            fresh = self._reader.is_fresh(current, now) and reached
+            code, facts = decide(found, Use(asked.scopes, asked.ip, now.wall_ms), fresh=fresh), found.facts
+        if not self._uses.record(code, facts, asked.ip, asked.user_agent, now.wall_ms):
             raise Problem(503, "uses_full", "too many uses wait for the broker to be recorded", retry_after_s=1)
         return Judgement(code, facts, current)
 

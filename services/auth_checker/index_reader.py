@@ -7,6 +7,7 @@ from typing import Final
 
 from services.auth_checker import status
 from services.auth_checker.key_index import KeyIndex
+from services.auth_checker.lease import Moment
 from services.auth_checker.status import Clocks, Progress, Status
 from services.ledger.store import Store, Transaction
 
@@ -29,9 +30,11 @@ class IndexReader:
         """`with reader.read() as (index, current)`: the index and its status at one moment."""
         return Reading(self._store.read())
 
-    def is_fresh(self, current: Status | None) -> bool:
-        """Whether what was read beside this status may be believed now. Ask after reading: a pause may lie between."""
-        return current is not None and current.lease.covers(self.clocks.boot_id, self.clocks.now())
+    def is_fresh(self, current: Status | None, now: Moment | None = None) -> bool:
+        """Whether what was read beside this status may be believed `now`, a moment taken after reading: a pause may lie
+        between.
+        """
+        return current is not None and current.lease.covers(self.clocks.boot_id, now or self.clocks.now())
 
     def why_stale(self) -> str | None:
         """The reason for answering STALE to everything, None when there is none."""

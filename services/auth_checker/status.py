@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -148,7 +148,7 @@ class Clocks:
 def machine_clocks() -> Clocks:
     """This machine's. CLOCK_BOOTTIME is the same in every process, runs on while the machine sleeps, begins at boot."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return Clocks(wall_clock_ms, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME), boot_id)
+    return Clocks(wall_clock_ms, partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME), boot_id)
 
 
 class IndexHandler(LmdbHandler):
