@@ -18,7 +18,7 @@ from schemas.checker_status import Floor, Offsets, Pulse, Said
 NS_PER_MS: Final = 1_000_000
 
 
-class Moment(msgspec.Struct, frozen=True, gc=False):
+class Moment(NamedTuple):
     """CLOCK_BOOTTIME in nanoseconds and the wall clock in milliseconds since 1970, read together."""
 
     boot_ns: int
