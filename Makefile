@@ -3,7 +3,7 @@ SHELL = /bin/bash
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test lint bench bench-checker screenshots venv
+.PHONY: help run test lint bench bench-checker bench-usage screenshots venv
 
 help: ## this list
 	@sed -n 's/^\([a-z%-]*\):.*## /  make \1\t/p' Makefile
@@ -31,6 +31,9 @@ bench: .venv/installed ## what Keyledger does per second here, beside others
 
 bench-checker: .venv/installed ## validations per second of our checker beside other servers, in one run (needs wrk, Go, Node)
 	$(BIN)/python -m benchmarks checker
+
+bench-usage: .venv/installed ## uses per second into PostgreSQL beside other ways, from a validation to the screen, the cost of counting (needs wrk)
+	$(BIN)/python -m benchmarks usage
 
 screenshots: .venv/installed ## each page of the console, light and dark, into var/screenshots/, and those of the README (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from benchmarks import append, checker, commands, measure, pages, peer_eventsourcing, projection, scale
+from benchmarks import append, checker, commands, measure, pages, peer_eventsourcing, projection, scale, usage
 
 BENCHMARKS = {
     "append": append.run,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "checker": checker.run,
     "scale": scale.run,
     "projection": projection.run,
+    "usage": usage.run,
     "pages": pages.run,
     "peer_eventsourcing": peer_eventsourcing.run,
 }

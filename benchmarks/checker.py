@@ -7,7 +7,6 @@ have another. One server runs at a time, all of them in each round; a figure is 
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -15,7 +14,7 @@ import psycopg
 from benchmarks import wrk
 from benchmarks.contenders import FLOOR, Contender, Measure, contenders
 from benchmarks.corpus import Corpus, Plan, write
-from benchmarks.measure import NotMeasured, Row
+from benchmarks.measure import NotMeasured, Row, not_run
 from benchmarks.processes import System, pinning, split_cores
 from benchmarks.wrk import Load
 from schemas import times
@@ -62,15 +61,9 @@ def _measured(contender: Contender, rows: Mapping[str, Measure], reasons: dict[s
                 try:
                     yield name, each(port)
                 except NotMeasured as error:
-                    reasons[name] = _said(name, error)
+                    reasons[name] = not_run(name, error)
     except _FAILURES as error:
-        reasons |= dict.fromkeys(rows, _said(contender.name, error))
-
-
-def _said(name: str, error: Exception) -> str:
-    reason = " ".join(str(error).replace(f"{Path.cwd()}/", "").split())[-300:]
-    print(f"  {name} is not run: {reason}", flush=True)
-    return reason
+        reasons |= dict.fromkeys(rows, not_run(contender.name, error))
 
 
 def _row(name: str, loads: Sequence[Load], reason: str, floors: Mapping[str, float]) -> Row:

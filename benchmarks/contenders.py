@@ -63,20 +63,23 @@ def contenders(system: System, corpus: Corpus, seconds: float) -> list[Contender
 
 
 class Checker:
-    """Our checker, which reads the log the first time and goes on from its store in later rounds."""
+    """Our checker, which reads the log the first time and goes on from its store in later rounds.
 
-    def __init__(self, system: System) -> None:
-        self._system, self._port = system, free_ports()[0]
-        self.state_dir = system.state_dir("auth_checker", self._port)
+    Two on one port, of which one serves at a time, share the store; `module` is started in place of the service.
+    """
+
+    def __init__(self, system: System, port: int = 0, module: str = "") -> None:
+        self._system, self._module, self.port = system, module, port or free_ports()[0]
+        self.state_dir = system.state_dir("auth_checker", self.port)
 
     @contextmanager
     def serving(self) -> Iterator[int]:
         """Serve while the block runs; gives the port."""
-        self._system.start("auth_checker", KEYLEDGER_PORT=str(self._port))
+        self._system.start("auth_checker", self._module, KEYLEDGER_PORT=str(self.port))
         try:
-            yield self._port
+            yield self.port
         finally:
-            self._system.stop(self._port)
+            self._system.stop(self.port)
 
 
 def _lines(system: System, corpus: Corpus) -> Path:

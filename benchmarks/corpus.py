@@ -97,15 +97,15 @@ class Corpus:
             self.users[org] = users
             yield from self._ledger(org, users[0], self._events(org, users))
 
-    def usage(self) -> Iterator[Message]:
-        """Uses of all keys, by one checker that lost nothing."""
-        source, last, first_ms = f"keyledger/auth-checker/{self._id()}", Counter[int](), self.now_ms - PAST_MS // 2
+    def usage(self, span_ms: int = PAST_MS // 2) -> Iterator[Message]:
+        """Uses of all keys, by one checker that lost nothing, over the last `span_ms` milliseconds."""
+        source, last, first_ms = f"keyledger/auth-checker/{self._id()}", Counter[int](), self.now_ms - span_ms
         total = self.plan.uses * len(self.keys)
         for number in range(total):
             key = self.keys[number // self.plan.burst % len(self.keys)]
             partition = partition_of(key.key_id)
             last[partition] += 1
-            at = times.to_text(first_ms + number * (PAST_MS // 2) // total)
+            at = times.to_text(first_ms + number * span_ms // total)
             outcome = "REVOKED" if key.revoked else "VALID"
             used = (at, number % 200 + 1, key.key_id, at, key.org_id, outcome, key.user_id)
             value = (_USE % (*used, self._uuid(), last[partition], source, key.key_id, at)).encode()

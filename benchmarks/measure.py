@@ -36,6 +36,13 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+def not_run(name: str, error: Exception) -> str:
+    """Why, in one line, after saying so."""
+    reason = " ".join(str(error).replace(f"{Path.cwd()}/", "").split())[-300:]
+    print(f"  {name} is not run: {reason}", flush=True)
+    return reason
+
+
 def rate(name: str, count: int, seconds: float, unit: str, latencies_s: Sequence[float] = ()) -> Row:
     """Something per second, with the percentiles of its latencies."""
     ordered = sorted(latencies_s)

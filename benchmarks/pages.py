@@ -7,23 +7,17 @@ Beside the constant answer of the same console's `/healthz`, in the same run: ho
 """
 
 import re
-import secrets
 from dataclasses import replace
 from html import unescape
-from http.cookiejar import CookieJar
 from typing import Final
-from urllib.parse import urlencode
-from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
+from urllib.request import Request, urlopen
 
-import psycopg
-from argon2 import PasswordHasher
-
+from benchmarks import site
 from benchmarks.corpus import Corpus, Plan, write
 from benchmarks.load import closed_loop
 from benchmarks.measure import Row, percentile, rate
 from benchmarks.processes import System
 from schemas import times
-from services.embedded.ports import free_ports
 
 SECONDS: Final = 5.0
 LIMIT_MS: Final = 50
@@ -31,12 +25,6 @@ LIMIT_MS: Final = 50
 _OWN_KEYS: Final = 100
 _PAGE: Final = b"</html>"
 _UNCHANGED: Final = b"HTTP/1.1 204"
-_EMAIL: Final = "user-0@bench.test"
-_PERSON: Final = """
-    INSERT INTO console.people (idempotency_key, org_id, user_id, name, email, kind, role, password_hash,
-                                must_change_password, status, added_revision, created_ms, claimed_until_ms)
-    VALUES (%(user)s, %(org)s, %(user)s, %(name)s, %(email)s, 'person', 'member', %(hash)s, false, 'active', 1, 0, 0)
-"""
 
 
 def run(scale: float) -> list[Row]:
@@ -45,8 +33,8 @@ def run(scale: float) -> list[Row]:
         plan = _plan(scale)
         corpus = Corpus(plan, system.ledger_keys, times.wall_clock_ms())
         write(system.kafka, corpus)
-        port = _start(system)
-        cookie = _sign_in(system.console_url, _add_people(system.database_url, corpus))
+        port = site.start(system).console
+        cookie = site.sign_in(system.console_url, site.add_people(system.database_url, corpus))
         size = f"{plan.keys:,} keys, {plan.users:,} users"
         healthz = _measure("/healthz, for comparison", port, "/healthz", cookie, b'"alive"', scale)
         paths = {name: (path, _PAGE) for name, path in _paths(corpus).items()}
@@ -63,52 +51,6 @@ def run(scale: float) -> list[Row]:
 def _plan(scale: float) -> Plan:
     users, keys, own = (max(least, int(most * scale)) for least, most in ((2, 1000), (30, 10_000), (10, _OWN_KEYS)))
     return Plan(orgs=1, users=users, keys=keys, collected=own, uses=5, burst=1)
-
-
-def _start(system: System) -> int:
-    """All services, with everything read; gives the console's port."""
-    port = free_ports()[0]
-    system.console_url = f"http://127.0.0.1:{port}"
-    urls = {"CHECKER_URL": f"http://127.0.0.1:{system.start('auth_checker')}"}
-    command_api, projector = (system.start(service, **urls) for service in ("command_api", "projector"))
-    return system.start(
-        "console",
-        **urls,
-        KEYLEDGER_PORT=str(port),
-        KEYLEDGER_DEMO="0",
-        DATABASE_URL=system.database_url,
-        COMMAND_URL=f"http://127.0.0.1:{command_api}",
-        READ_URL=f"http://127.0.0.1:{projector}",
-    )
-
-
-def _add_people(database_url: str, corpus: Corpus) -> str:
-    """Names for the users of the corpus; gives the password of the first, who is the admin."""
-    password = secrets.token_urlsafe()
-    [(org, users)] = corpus.users.items()
-    rows = [
-        {"org": org, "user": user, "name": f"User {number}", "email": f"user-{number}@bench.test", "hash": None}
-        for number, user in enumerate(users)
-    ]
-    rows[0]["hash"] = PasswordHasher().hash(password)
-    with psycopg.connect(database_url) as connection:
-        connection.cursor().executemany(_PERSON, rows)
-        connection.execute("ANALYZE")  # Which PostgreSQL does by itself, within minutes of the rows.
-    return password
-
-
-def _sign_in(console: str, password: str) -> str:
-    """The cookie of a browser that signed in as the admin, as people do."""
-    jar = CookieJar()
-    browser = build_opener(HTTPCookieProcessor(jar))
-    with browser.open(f"{console}/sign-in") as page:
-        found = re.search(r'name="csrf" value="(\w+)"', page.read().decode())
-    assert found is not None
-    form = {"csrf": found[1], "email": _EMAIL, "password": password}
-    with browser.open(f"{console}/sign-in", urlencode(form).encode()) as page:
-        assert page.url.endswith("/users"), page.url
-    [cookie] = jar
-    return f"{cookie.name}={cookie.value}"
 
 
 def _paths(corpus: Corpus) -> dict[str, str]:

@@ -63,18 +63,18 @@ class System:
         """The keys that seal what this benchmark writes."""
         return load_or_make(self.folder / "ledger-keys")
 
-    def start(self, service: str, **more: str) -> int:
+    def start(self, service: str, module: str = "", **more: str) -> int:
         """Launch a service and wait until it is ready; gives its port."""
-        port = self.launch(service, **more)
+        port = self.launch(service, module, **more)
         try:
             wait_until(lambda: self.is_ready(port), f"{service} is ready")
         except TimeoutError as error:
             self.stop(port)
-            raise TimeoutError(f"{error}:\n{self._last_words(port)}") from error
+            raise TimeoutError(f"{error}:\n{self.last_words(port)}") from error
         return port
 
-    def launch(self, service: str, **more: str) -> int:
-        """Start `python -m services.<service>`; gives its port, a free one unless it is given.
+    def launch(self, service: str, module: str = "", **more: str) -> int:
+        """Start `python -m services.<service>`, or this module in its place; gives its port, a free one unless it is given.
 
         With the port of one that was stopped it goes on with that one's state.
         """
@@ -94,7 +94,7 @@ class System:
             "CHECKER_TOKEN": "benchmark",
             **more,
         }
-        self.launch_other(service, [sys.executable, "-m", f"services.{service}"], port, environment)
+        self.launch_other(service, [sys.executable, "-m", module or f"services.{service}"], port, environment)
         return port
 
     def launch_other(self, name: str, command: Sequence[str], port: int, environment: Mapping[str, str]) -> None:
@@ -147,9 +147,10 @@ class System:
         """Raises RuntimeError with its last lines when the program of this port has ended."""
         ended = self._processes[port].poll()
         if ended is not None:
-            raise RuntimeError(f"it ended with {ended}:\n{self._last_words(port)}")
+            raise RuntimeError(f"it ended with {ended}:\n{self.last_words(port)}")
 
-    def _last_words(self, port: int) -> str:
+    def last_words(self, port: int) -> str:
+        """The end of what the program of this port has said."""
         [said] = self.folder.glob(f"*-{port}/stderr")
         return said.read_text()[-3000:]
 

@@ -10,22 +10,29 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
 
 from keyledger.checker import Checker, CheckerUnavailable
 from keyledger.publish import Publisher
-from schemas.times import wall_clock_ms
 from schemas.validation import Code
 from services.ledger.log import LogUnavailable
+
+if TYPE_CHECKING:
+    from services.projector.reports import Report
 
 GOOD, NOT_GOOD, MISUSED, AWAY = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; 0 done or valid, 1 not valid, 2 wrong arguments, 3 the checker or Kafka is away."""
+    """Run a subcommand; 0 done, valid or all well, 1 not so, 2 wrong arguments, 3 the checker, Kafka or PostgreSQL is away."""
     arguments = _parser().parse_args(argv)
+    # What is printed is the answer, so log lines go beside it.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         return int(arguments.run(arguments))
-    except (CheckerUnavailable, LogUnavailable) as error:
+    except (CheckerUnavailable, LogUnavailable, ConnectionError) as error:
         print(f"keyledger: {error}", file=sys.stderr)
         return AWAY
     except ValueError as error:
@@ -52,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--ip")
     publish.add_argument("--user-agent")
     publish.add_argument("--count", type=int, default=1)
+    publish.add_argument("--use-id", help="a use is counted once for each id of a source (a random one)")
     publish.set_defaults(run=_publish)
     checker = commands.add_parser("checker", help="the auth checker of this machine")
     snapshot = checker.add_subparsers(required=True, metavar="COMMAND").add_parser(
@@ -60,7 +68,26 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument("state_dir", type=Path, help="KEYLEDGER_STATE_DIR of the checker that runs")
     snapshot.add_argument("target", type=Path, help="KEYLEDGER_STATE_DIR of the new one: a folder that does not exist")
     snapshot.set_defaults(run=_snapshot)
+    _add_reports(commands)
     return parser
+
+
+def _add_reports(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """All ask PostgreSQL at DATABASE_URL, so that its password is in no argument; `projector status` asks Kafka too."""
+    projector = commands.add_parser("projector", help="the projectors").add_subparsers(required=True, metavar="COMMAND")
+    usage = commands.add_parser("usage", help="the uses of keys").add_subparsers(required=True, metavar="COMMAND")
+    status = projector.add_parser("status", help="how far they are behind the log, and what was not counted")
+    status.add_argument("--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
+    status.add_argument("--seconds", type=float, default=2.0, help="over which rates are measured (2)")
+    status.add_argument("--most-behind", type=float, default=10.0, help="more seconds behind are wrong (10)")
+    status.set_defaults(run=_projector_status)
+    gaps = usage.add_parser("gaps", help="numbers of key use that never came, by source")
+    gaps.set_defaults(run=_usage_gaps)
+    quarantine = usage.add_parser("quarantine", help="uses that were not counted, by reason and source")
+    quarantine.add_argument("--org", help="only those that name this organisation")
+    quarantine.set_defaults(run=_usage_quarantine)
+    for report in (status, gaps, quarantine):
+        report.add_argument("--json", action="store_true", help="for programs")
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -72,15 +99,16 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def _publish(arguments: argparse.Namespace) -> int:
     with Publisher(arguments.bootstrap, arguments.source) as publisher:
-        use_id = publisher.publish(
-            key_id=arguments.key_id,
+        use_id = publisher.used(
+            arguments.key_id,
             org_id=arguments.org_id,
             user_id=arguments.user_id,
             outcome=arguments.outcome,
-            at_ms=wall_clock_ms() if arguments.at_ms is None else arguments.at_ms,
+            at_ms=arguments.at_ms,
             ip=arguments.ip,
             user_agent=arguments.user_agent,
             count=arguments.count,
+            use_id=arguments.use_id,
         )
     print(use_id)
     return GOOD
@@ -92,6 +120,37 @@ def _snapshot(arguments: argparse.Namespace) -> int:
 
     snapshot(arguments.state_dir, arguments.target)
     return GOOD
+
+
+def _projector_status(arguments: argparse.Namespace) -> int:
+    from services.projector.reports import projector_status  # noqa: PLC0415
+
+    url = _database_url()
+    return _tell(projector_status(url, arguments.bootstrap, arguments.seconds, arguments.most_behind), arguments.json)
+
+
+def _usage_gaps(arguments: argparse.Namespace) -> int:
+    from services.projector.reports import usage_gaps  # noqa: PLC0415
+
+    return _tell(usage_gaps(_database_url()), arguments.json)
+
+
+def _usage_quarantine(arguments: argparse.Namespace) -> int:
+    from services.projector.reports import usage_quarantine  # noqa: PLC0415
+
+    return _tell(usage_quarantine(_database_url(), arguments.org), arguments.json)
+
+
+def _database_url() -> str:
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        raise ValueError("DATABASE_URL must say where the projector's PostgreSQL is")
+    return url
+
+
+def _tell(report: "Report", as_json: bool) -> int:
+    print(json.dumps(report.document) if as_json else report.text)
+    return GOOD if report.is_good else NOT_GOOD
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class UsageEnvelope:
-    """A KeyUsed with its sender. `sequence` is dense per (source, partition) on `key-usage`, absent on the external topic."""
+    """A KeyUsed with its sender. `sequence` is dense per (source, partition); on the external topic it may be absent."""
 
     id: str
     source: str

@@ -4,6 +4,7 @@ import hmac
 import json
 import re
 from collections import defaultdict
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ USED = {"key_id": "[0-9A-Za-z]{22}", "org_id": ID, "user_id": ID, "outcome": "[A
 USED |= {"first_at": TIME, "last_at": TIME, "ip": "|other|[0-9a-f.:]+", "user_agent": ".{0,200}"}
 STATUS = {"UserDisabled": "disabled", "UserEnabled": "active", "PersonErased": "erased"}
 ROOT = {"revision": 0, "hash": "0" * 64, "time": ""}
+TOLERANCE_S = 300
 STRICT = json.JSONDecoder(parse_float=int, parse_constant=int, parse_int=lambda text: WHOLE[WHOLE.index(int(text))])
 
 
@@ -35,21 +37,22 @@ def fold(records, keys, cut=frozenset()):
     """As `expected`, from records in the order of each partition; `cut` are the partitions that lost their beginning."""
     tables, ledgers, seen = defaultdict(dict), {}, {}  # type: ignore[var-annotated]  # Plain dicts, as they come.
     for record in records:
-        if record.topic != "key-lifecycle":
-            use(record, tables, seen, (record.topic, record.partition) in cut)
-        elif link := sealed(record, keys):
+        if record.topic == "key-lifecycle" and (link := sealed(record, keys)):
             ledger = ledgers.setdefault(link["org"], {"chain": [ROOT], "folded": 1, "waiting": []})
             take(record, link, ledger, tables)
+    for record in records:
+        if record.topic != "key-lifecycle":
+            use(record, tables, seen, (record.topic, record.partition) in cut)
     for org, ledger in ledgers.items():
         head, halted = ledger["chain"][-1], ledger["folded"] < len(ledger["chain"]) or ledger["waiting"] != []
         tables["heads"][org] = [org, head["revision"], head["hash"], head["time"], halted]
-    for (source, partition), marks in seen.items():
+    for (topic, source, partition), marks in seen.items():
         if partition is None:
             tables["external_usage_ids"].update({(source, mark): [source, mark] for mark in marks})
             continue
-        tables["usage_sources"][source, partition] = [source, partition, max(marks)]
+        tables["usage_sources"][topic, source, partition] = [source, partition, max(marks), topic]
         gaps = [(below + 1, above - 1) for below, above in pairwise(sorted(marks)) if above > below + 1]
-        tables["usage_gaps"].update({(source, partition, gap): [source, partition, *gap] for gap in gaps})
+        tables["usage_gaps"].update({(topic, source, partition, gap): [source, partition, *gap, topic] for gap in gaps})
     return {table: {tuple(row) for row in rows.values()} for table, rows in tables.items() if rows}
 
 
@@ -130,21 +133,48 @@ def evolve(link, tables):
 
 
 def use(record, tables, seen, cut):
-    """Count a KeyUsed once: a checker's by its number, another service's by its id."""
+    """Count a KeyUsed once, by its number or else by its id, if it can have been; else it is held."""
     document, own = parsed(record.value)[0], record.topic == "key-usage"
-    data, number = document.get("data"), document.get("sequence", "") if own else "1".zfill(20)
+    data, number = document.get("data"), document.get("sequence", None if own else "1".zfill(20))
     known = document.get("dataschema") == "keyledger:KeyUsed:1" and isinstance(data, dict) and not set(data) - set(USED)
     known = known and all(re.fullmatch(shape, str(data.get(name, ""))) for name, shape in USED.items())
-    if not known or not re.fullmatch(r"\d{20}", number) or not 0 < int(number) < 2**53:
+    if not known or not re.fullmatch(r"\d{20}", str(number)) or not 0 < int(number) < 2**53:
         return
-    mark, sender = int(number) if own else document["id"], (document["source"], record.partition if own else None)
-    marks = seen.setdefault(sender, {int(number) - 1 if cut else 0} if own else set())
-    if mark in marks or (own and mark < min(marks)):
+    by_number, source = "sequence" in document, document["source"]
+    mark = int(number) if by_number else document["id"]
+    sender = (record.topic, source, record.partition if by_number else None)
+    marks = seen.setdefault(sender, {int(number) - 1 if cut else 0} if by_number else set())
+    if mark in marks or (by_number and mark < min(marks)):
         return
     marks.add(mark)
+    key = (data["org_id"], data["key_id"])
+    reason = held(record, data, tables["keys"].get(key))
+    if reason:
+        tables["usage_quarantine"][record.offset, record.partition, own] = [
+            *(record.topic, record.partition, record.offset, reason)
+        ]
+        return
+    owner = data["user_id"] if own else tables["keys"][key][2]
     count, ip, valid = data["count"], data.get("ip", ""), data["outcome"] == "VALID"
-    row = tables["key_usage"].setdefault(key := (data["org_id"], data["key_id"]), [*key, 0, 0, "", ""])
-    row[2:] = [row[2] + count, row[3] + count * valid, *max(row[4:], [data["last_at"], ip] if valid else ["", ""])]
-    place = (*key, data["user_id"], data["first_at"][:13] + ":00:00.000Z", data["outcome"], ip)
+    row = tables["key_usage"].setdefault(key, [*key, 0, 0, "", "", "", ""])
+    last = [data["last_at"], ip, data.get("user_agent", ""), source] if valid else [""] * 4
+    row[2:] = [row[2] + count, row[3] + count * valid, *max(row[4:], last)]
+    place = (*key, owner, data["first_at"][:13] + ":00:00.000Z", data["outcome"], ip)
     row = tables["key_usage_hours"].setdefault(place, [*place, 0, data["first_at"], ""])
     row[6:] = [row[6] + count, min(row[7], data["first_at"]), max(row[8], data["last_at"])]
+
+
+def held(record, data, key):
+    """Why a use is not counted; None when it is. `key` is the row of its key, if there is one."""
+    sent_ms = record.timestamp if hasattr(record, "timestamp") else record.time_ms
+    if data["last_at"] > stamp(sent_ms / 1000 + TOLERANCE_S):
+        return "future"
+    if key is None:
+        return None if record.topic == "key-usage" else "keyless"
+    created = datetime.fromisoformat(key[7]).timestamp()
+    return "before_creation" if data["first_at"] < stamp(created - TOLERANCE_S) else None
+
+
+def stamp(seconds):
+    """The text of a moment."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

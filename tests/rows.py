@@ -17,10 +17,14 @@ QUERIES = {
     "users": "SELECT org_id, user_id, kind, role, status, created_at, revision FROM users",
     "keys": "SELECT org_id, key_id, user_id, name, last4, scopes, cidrs, created_at, expires_at, revoked_at, revision"
     " FROM keys",
-    "key_usage": "SELECT org_id, key_id, uses, valid_uses, last_used_at, last_used_ip FROM key_usage",
+    "key_usage": "SELECT org_id, key_id, uses, valid_uses, last_used_at, last_used_ip, last_used_agent,"
+    " last_used_source FROM key_usage",
     "key_usage_hours": "SELECT org_id, key_id, user_id, hour, outcome, ip, count, first_at, last_at FROM key_usage_hours",
-    "usage_sources": "SELECT source, partition, last FROM usage_sources",
-    "usage_gaps": "SELECT source, partition, first, last FROM usage_gaps",
+    "usage_sources": "SELECT source, partition, last, topic FROM usage_sources",
+    "usage_gaps": "SELECT source, partition, first, last, topic FROM usage_gaps",
+    # How far lifecycle was when a use was judged is not in the log.
+    "usage_quarantine": "SELECT topic, partition, \"offset\", CASE WHEN reason IN ('waiting', 'unknown_key', 'wrong_org')"
+    " THEN 'keyless' ELSE reason END FROM usage_quarantine",
     "external_usage_ids": "SELECT source, id FROM external_usage_ids",
 }
 

@@ -65,6 +65,10 @@ class Metrics(Collector):
             draft.write_bytes(msgspec.json.encode(Figures(codes, uses)))
             draft.replace(self._file)
 
+    def spool(self) -> dict[str, float]:
+        """See Spool.figures."""
+        return self._spool.figures()
+
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
         self.write()

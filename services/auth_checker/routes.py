@@ -19,6 +19,8 @@ from services.auth_checker.index_reader import IndexReader
 from services.auth_checker.metrics import Metrics
 
 routes = Blueprint("auth_checker", __name__)
+_LEAST_ROOM_BYTES: Final = 128 * 1024
+"""About what a worker puts into the spool at once: with less room it is as good as full."""
 _ASKED_REFUSALS: Final = (400, 401, 413, 415, 503)
 OPERATIONS: Final = (
     Operation(
@@ -135,11 +137,17 @@ def alive() -> Response:
 
 @routes.get("/readyz")
 def ready() -> Response:
-    """The index may be believed. Raises Problem 503 with the reason."""
+    """The index may be believed, and uses find room. Raises Problem 503 with the reason; both tell what the spool holds."""
+    spool = _service().metrics.spool()
+    records, bytes_, age_ms = int(spool["records"]), int(spool["bytes"]), round(spool["age_s"] * 1000)
     why = _service().reader.why_stale()
+    if why is None and spool["room"] < _LEAST_ROOM_BYTES:
+        why = "the spool is full: uses are kept in memory, and answers will be refused when that is full too"
     if why is not None:
+        if records:
+            why += f"; {records} records of {bytes_} bytes wait in the spool, the oldest for {age_ms} ms"
         raise Problem(503, "not_ready", why, retry_after_s=1)
-    return _json(canonical({"status": "ready"}))
+    return _json(canonical({"status": "ready", "spool": {"records": records, "bytes": bytes_, "age_ms": age_ms}}))
 
 
 @routes.get("/metrics")

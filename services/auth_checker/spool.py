@@ -108,7 +108,9 @@ class Spool:
                 txn.delete(_TABLE, chunk.name)
 
     def figures(self) -> dict[str, float]:
-        """What waits: `records`, `bytes`, `fill` (1 is full) and `age_s` of the oldest; and how many were ever `sent`."""
+        """What waits: `records`, `bytes`, `fill` (1 is full) and `age_s` of the oldest; `room` in bytes for more; and how many
+        were ever `sent`.
+        """
         with self._store.read() as txn:
             totals = self._totals(txn)
             sent, sent_bytes, since_ms = _first(txn, totals)
@@ -116,6 +118,7 @@ class Spool:
         return {
             "records": waiting,
             "bytes": waiting_bytes,
+            "room": self._limit_bytes - waiting_bytes,
             "fill": waiting_bytes / self._limit_bytes,
             "age_s": max(0, self._clock() - since_ms) / 1000 if waiting else 0.0,
             "sent": sent,

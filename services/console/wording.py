@@ -65,6 +65,8 @@ _FIELDS: Final = {
     "search": "Search",
 }
 ERASED: Final = "Erased user"
+_CHECKER: Final = "keyledger/auth-checker/"
+_HTTP: Final = "keyledger/usage/"
 _STEPS: Final = (
     (365 * 86_400, "year"),
     (30 * 86_400, "month"),
@@ -132,6 +134,20 @@ def owner_name(key: Mapping[str, Any]) -> str:
     return str(key["owner_name"] or key["user_id"])
 
 
+def place(ip: str | None) -> str:
+    """Where a use came from: an address, a network, or that it was one of many or is not known."""
+    return {None: "an unknown address", "other": "other addresses"}.get(ip, str(ip))
+
+
+def service(source: str) -> str:
+    """Who told of a use, by the source of its event."""
+    if source.startswith(_CHECKER):
+        return "an auth checker"
+    if source.startswith(_HTTP):
+        return f"a service of {source.removeprefix(_HTTP)}"
+    return source
+
+
 def _ago(time: str | None) -> str:
     if not time:
         return "never"
@@ -158,5 +174,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "exact": exact,
     "user_name": user_name,
     "owner_name": owner_name,
+    "place": place,
+    "service": service,
 }
 """What templates know by name."""

@@ -207,10 +207,13 @@ class _Session:
         if not records:
             return None
         # Within one poll a partition's records come from one leader, whatever epochs they were written in.
-        for first in list({record.at: record for record in reversed(records)}.values()):
+        for first in {(record.topic, record.partition): record for record in reversed(records)}.values():
             self._look_at_leader(first)
-        fresh = tuple(record for record in records if not self._is_last_again(record))
-        last = {record.at: record for record in records}
+        fresh = (
+            tuple(record for record in records if not self._is_last_again(record)) if self._expected else tuple(records)
+        )
+        ends = {(record.topic, record.partition): record for record in records}
+        last = {record.at: record for record in ends.values()}
         self._epochs.update({at: record.leader_epoch for at, record in last.items()})
         places = {record.at: Place(record.offset + 1, value_hash(record)) for record in last.values()}
         return Batch(fresh, places) if fresh else None

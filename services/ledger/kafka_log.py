@@ -24,9 +24,12 @@ _log = structlog.get_logger("keyledger.ledger")
 class KafkaLog:
     """See Log. One instance per process; make it after forking or spawning, never before."""
 
-    def __init__(self, bootstrap: str, name: str) -> None:
-        """`bootstrap` is `host:port,…`; `name` stands in the broker's logs. Connects when first used."""
-        self._bootstrap, self._name = bootstrap, name
+    def __init__(self, bootstrap: str, name: str, most_records: int = 5000) -> None:
+        """`bootstrap` is `host:port,…`; `name` stands in the broker's logs; a poll gives at most `most_records`.
+
+        Connects when first used.
+        """
+        self._bootstrap, self._name, self._most_records = bootstrap, name, most_records
         self._single = SupervisedProducer(bootstrap, f"{name}-append", linger_ms=0)
         self._many = SupervisedProducer(bootstrap, f"{name}-append-all", linger_ms=5)
         self._asking = Lock()
@@ -61,7 +64,7 @@ class KafkaLog:
 
     def reader(self, offsets: Mapping[TopicPartition, int]) -> "KafkaReader":
         """See Log."""
-        return KafkaReader(_consumer(self._bootstrap, f"{self._name}-reader"), offsets)
+        return KafkaReader(_consumer(self._bootstrap, f"{self._name}-reader", self._most_records), offsets)
 
     def first_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:
         """See Log."""
@@ -76,7 +79,7 @@ class KafkaLog:
         with self._asking:
             try:
                 if self._asker is None:
-                    self._asker = _consumer(self._bootstrap, f"{self._name}-asker")
+                    self._asker = _consumer(self._bootstrap, f"{self._name}-asker", self._most_records)
                 wanted = {KafkaPartition(at.topic, at.partition): at for at in partitions}
                 answer = getattr(self._asker, what)(list(wanted), timeout_ms=int(timeout_s * 1000))
                 return {wanted[at]: offset for at, offset in answer.items()}
@@ -113,9 +116,10 @@ class KafkaReader:
             raise OffsetGone(repr(error)) from error
         except KafkaError as error:
             raise LogUnavailable(repr(error)) from error
-        found = [_record(record) for records in polled.values() for record in records]
-        self._positions.update({record.at: record.offset + 1 for record in found})
-        return found
+        for at, records in polled.items():
+            if records:
+                self._positions[TopicPartition(at.topic, at.partition)] = records[-1].offset + 1
+        return [_record(record) for records in polled.values() for record in records]
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """See Reader."""
@@ -133,7 +137,7 @@ class KafkaReader:
         _close(self._consumer)
 
 
-def _consumer(bootstrap: str, name: str) -> Any:
+def _consumer(bootstrap: str, name: str, most_records: int) -> Any:
     read_patiently()
     return connected(
         KafkaConsumer,
@@ -142,7 +146,9 @@ def _consumer(bootstrap: str, name: str) -> Any:
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
-        max_poll_records=5000,
+        max_poll_records=most_records,
+        # With Kafka's 1 MiB a reader that is behind gets few records of many partitions at a time, and so of many keys.
+        max_partition_fetch_bytes=4 * 1024 * 1024,
         fetch_max_wait_ms=50,
         bootstrap_timeout_ms=_BOOTSTRAP_MS,
         reconnect_backoff_max_ms=1000,
@@ -155,11 +161,11 @@ def _record(record: Any) -> Record:
         why, at = record.headers.why[:200], {"topic": record.topic, "partition": record.partition}
         _log.warning("foreign", why="unreadable", error=why, **at, offset=record.offset)
     return Record(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
         headers=tuple(record.headers),
         time_ms=record.timestamp,
         leader_epoch=-1 if record.leader_epoch is None else record.leader_epoch,

@@ -29,12 +29,14 @@ from services.ledger.kafka_log import KafkaLog
 from services.ledger.log import LogUnavailable
 from services.ledger.preflight import PreflightFailed, prepare, prepare_patiently
 from services.ledger.records import TopicPartition
+from services.projector.catch_up import tell_catch_up
 from services.projector.checkpoints import Checkpoints, known_topic_ids
 from services.projector.config import BadConfig, Config
 from services.projector.database import SCHEMA, Writer, connect, make_tables
+from services.projector.judge import Judge
 from services.projector.locks import PartitionLocks, PartitionsHeld
-from services.projector.progress import Progress
-from services.projector.projector import PROJECTED, Projector
+from services.projector.progress import Progress, terminal
+from services.projector.projector import MOST_RECORDS, PROJECTED, Projector
 from services.projector.rebuild import AnotherRebuild, CannotRebuild, Rebuild, RowsDiffer
 from services.projector.retention import forget_hourly, forget_old
 from services.projector.status import Reporter
@@ -65,10 +67,11 @@ def _rebuild(accept_differences: bool) -> int:
         with open_session() as session:
             make_tables(session)
             topic_ids = prepare(config.kafka, TOPICS, known_topic_ids(session))
-        keys, log = seal.load_or_make(config.ledger_keys), KafkaLog(config.kafka, "rebuild")
-        with Progress(functools.partial(print, flush=True)) as progress:
+        keys, log = seal.load_or_make(config.ledger_keys), KafkaLog(config.kafka, "rebuild", MOST_RECORDS)
+        with Progress(functools.partial(print, flush=True), terminal=terminal(sys.stderr)) as progress:
             forget = functools.partial(_forget, config)
-            Rebuild(open_session, log, keys, topic_ids, forget, progress).run(accept_differences)
+            tolerance_ms = config.usage_tolerance_ms
+            Rebuild(open_session, log, keys, topic_ids, forget, progress, tolerance_ms).run(accept_differences)
     except RowsDiffer as error:
         print(f"Not switched: {error}", file=sys.stderr)
         return _DIFFERENT
@@ -118,13 +121,20 @@ def _run(
     topic_ids: dict[str, str],
 ) -> int:
     partitions = [TopicPartition(topic, partition) for topic in PROJECTED for partition in config.partitions]
-    log = KafkaLog(config.kafka, "projector")
-    projector = Projector(open_session, keys, Checkpoints(partitions, topic_ids), config.partitions, locks.hold)
+    log = KafkaLog(config.kafka, "projector", MOST_RECORDS)
+    tolerance_ms = config.usage_tolerance_ms
+    checkpoints = Checkpoints(partitions, topic_ids)
+    projector = Projector(open_session, keys, checkpoints, config.partitions, locks.hold, tolerance_ms)
+    judge = Judge(open_session, log, config.partitions, tolerance_ms)
     follower = Follower(log, partitions, projector, "projector")
-    reporter = Reporter(follower, projector, open_session, config.metrics_file, wall_clock_ms)
+    reporter = Reporter(follower, projector, open_session, config.metrics_file, wall_clock_ms, lambda: judge.counts)
     follower.start()
     reporter.start()
+    judge.start()
     threading.Thread(target=_stop_when_not_alone, args=(projector,), daemon=True).start()
+    stopping = threading.Event()
+    telling = threading.Thread(target=tell_catch_up, args=(follower, stopping, terminal(sys.stderr)), daemon=True)
+    telling.start()
     forgetting = (open_session, functools.partial(_forget, config))
     threading.Thread(target=forget_hourly, args=forgetting, daemon=True).start()
     server = Server(
@@ -137,6 +147,9 @@ def _run(
     )
     _log.info("projector", host=config.host, port=config.port, partitions=config.partitions)
     server.serve(target_loader=functools.partial(load_app, config), wrap_loader=False)
+    stopping.set()
+    telling.join()
+    judge.stop()
     reporter.stop()
     follower.stop()
     projector.close()
@@ -164,7 +177,7 @@ def _open_session(config: Config, name: str, schema: str = SCHEMA) -> Writer:
 
 
 def _forget(config: Config, session: Writer) -> None:
-    forget_old(session, wall_clock_ms(), config.address_days)
+    forget_old(session, wall_clock_ms(), config.address_days, config.usage_days)
 
 
 def _patiently(open_session: Callable[[], Writer]) -> Writer:

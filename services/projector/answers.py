@@ -46,14 +46,16 @@ class User(Schema):
 
 
 class Key(Schema):
-    """A key with its last VALID use."""
+    """A key with its last VALID use; `last_used_source` is the service that told of it."""
 
     key_id, org_id, user_id, name, last4 = _text(), _text(), _text(), _text(), _text()
     scopes = fields.List(fields.String(), required=True, allow_none=True)
     cidrs = fields.List(fields.String(), required=True, allow_none=True)
     created_at, expires_at, revoked_at = _text(), _text(allow_none=True), _text(allow_none=True)
     revision = _number()
-    last_used_at, last_used_ip, owner_name = _text(allow_none=True), _text(allow_none=True), _text(allow_none=True)
+    last_used_at, last_used_ip = _text(allow_none=True), _text(allow_none=True)
+    last_used_user_agent, last_used_source = _text(allow_none=True), _text(allow_none=True)
+    owner_name = _text(allow_none=True)
 
 
 class Actor(Schema):
@@ -88,6 +90,22 @@ class _UsagePeriod(Schema):
 Usage: Final = _UsagePeriod.from_dict({"from": _text()}, name="Usage")
 
 
+class RefusedUse(Schema):
+    """How often a key was refused with one outcome from one address; name and owner are null where they are not known."""
+
+    key_id, name, user_id, owner_name = _text(), _text(allow_none=True), _text(), _text(allow_none=True)
+    outcome, ip, count = _text(), _text(allow_none=True), _number()
+    first_at, last_at = _text(), _text()
+
+
+class QuarantinedUse(Schema):
+    """A use that was not counted: the place of its record, why, and what the record says."""
+
+    topic, partition, offset = _text(), _number(), _number()
+    reason, source, id = _text(), _text(), _text()
+    org_id, key_id, outcome, count, last_at = _text(), _text(), _text(), _number(), _text()
+
+
 class Me(Schema):
     """Who is calling; `key_id` and `scopes` where an API key is the credential."""
 
@@ -110,23 +128,35 @@ def _read(path: str, summary: str, schema: type[Schema], query: Iterable[str]) -
 
 
 _KEYS, _HISTORY = _list_of("Keys", Key), _list_of("History", HistoryEntry)
+_REFUSED, _QUARANTINED = _list_of("RefusedUses", RefusedUse), _list_of("QuarantinedUses", QuarantinedUse)
 _ORG, _ONE = "/v1/orgs/{org}", ("min_revision",)
+_ONE_KEY, _ONE_USER = _ORG + "/keys/{key}", _ORG + "/users/{user}"
 OPERATIONS: Final = (
     _read("/v1/orgs", "All organisations, newest first", _list_of("Orgs", Org), parameters.PAGE),
     _read(_ORG, "An organisation", Org, parameters.ORG),
     _read(_ORG + "/keys", "The keys of an organisation, newest first", _KEYS, parameters.KEYS),
-    _read(_ORG + "/keys/{key}", "A key", Key, _ONE),
-    _read(_ORG + "/keys/{key}/history", "What happened to a key, oldest first", _HISTORY, parameters.HISTORY),
-    _read(_ORG + "/keys/{key}/usage", "How often a key was used, oldest first", Usage, parameters.USAGE),
+    _read(_ONE_KEY, "A key", Key, _ONE),
+    _read(_ONE_KEY + "/history", "What happened to a key, oldest first", _HISTORY, parameters.HISTORY),
+    _read(_ONE_KEY + "/usage", "How often a key was used, oldest first", Usage, parameters.USAGE),
+    _read(_ONE_KEY + "/refused-uses", "From where a key was refused, last first", _REFUSED, parameters.REFUSED),
     _read(_ORG + "/users", "The users of an organisation", _list_of("Users", User), parameters.USERS),
-    _read(_ORG + "/users/{user}", "A user", User, _ONE),
-    _read(_ORG + "/users/{user}/keys", "The keys of a user, newest first", _KEYS, parameters.KEYS),
+    _read(_ONE_USER, "A user", User, _ONE),
+    _read(_ONE_USER + "/keys", "The keys of a user, newest first", _KEYS, parameters.KEYS),
+    _read(_ONE_USER + "/usage", "How often the keys of a user were used, oldest first", Usage, parameters.USAGE),
+    _read(_ONE_USER + "/refused-uses", "Refused uses of the keys of a user, last first", _REFUSED, parameters.REFUSED),
     _read(_ORG + "/history", "What happened in an organisation, oldest first", _HISTORY, parameters.HISTORY),
+    _read(_ORG + "/usage", "How often the keys of an organisation were used, oldest first", Usage, parameters.USAGE),
+    _read(_ORG + "/refused-uses", "Refused uses in an organisation, last first", _REFUSED, parameters.REFUSED),
+    _read(_ORG + "/quarantined-uses", "Uses in its name that were not counted", _QUARANTINED, parameters.PAGE),
+    _read("/v1/quarantined-uses", "All uses that were not counted, last sent first", _QUARANTINED, parameters.PAGE),
     _read("/v1/me", "Who is calling", Me, parameters.ORG),
 )
 # Once: to make a schema takes longer than to read its row.
 _USER_FIELDS: Final = tuple(User().fields)
-_KEY_FIELDS: Final = tuple(Key().fields)
+# By answer; in the table '' stands for what is not known.
+_LAST_USE: Final = {"last_used_user_agent": "last_used_agent", "last_used_source": "last_used_source"}
+_KEY_FIELDS: Final = tuple(name for name in Key().fields if name not in _LAST_USE)
+_QUARANTINED_FIELDS: Final = tuple(QuarantinedUse().fields)
 _ORG_FIELDS: Final = ("org_id", "name", "keys_enabled", "revision")
 _ORG_COUNTS: Final = ("active_keys", "key_owners", "users", "never_used", "last_activity_at")
 
@@ -147,7 +177,18 @@ def user(row: DictRow) -> dict[str, Any]:
 
 def key(row: DictRow) -> dict[str, Any]:
     """A Key."""
-    return {name: row[name] for name in _KEY_FIELDS}
+    last_use = {name: row[column] or None for name, column in _LAST_USE.items()}
+    return {name: row[name] for name in _KEY_FIELDS} | last_use
+
+
+def refused_use(row: DictRow) -> dict[str, Any]:
+    """A RefusedUse."""
+    return row | {"ip": row["ip"] or None}
+
+
+def quarantined_use(row: DictRow) -> dict[str, Any]:
+    """A QuarantinedUse."""
+    return {name: row[name] for name in _QUARANTINED_FIELDS}
 
 
 def listed(page: tuple[list[DictRow], str | None], one: Callable[[DictRow], dict[str, Any]]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def create_app(parts: Parts) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     for away in (psycopg.OperationalError, psycopg.errors.UndefinedTable, PoolTimeout):
         app.register_error_handler(away, _database_unavailable)
+    app.register_error_handler(psycopg.errors.QueryCanceled, _too_slow)
     app.register_error_handler(Exception, _bug)
 
     @app.before_request
@@ -54,6 +55,11 @@ def _http_error(error: HTTPException) -> Response:
 def _database_unavailable(error: Exception) -> Response:
     _log.warning("database_unavailable", route=str(request.url_rule), error=str(error))
     return _problem(Problem(503, "database_unavailable", "PostgreSQL does not answer right now", retry_after_s=1))
+
+
+def _too_slow(_error: Exception) -> Response:
+    _log.warning("too_slow", route=str(request.url_rule))
+    return _problem(Problem(503, "too_slow", "this takes too long; ask for less, such as a shorter period"))
 
 
 def _bug(error: Exception) -> Response:

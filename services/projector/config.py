@@ -26,6 +26,8 @@ class Config:
     ledger_keys: Path
     partitions: tuple[int, ...]
     address_days: int
+    usage_days: int
+    usage_tolerance_ms: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -41,6 +43,9 @@ class Config:
             ledger_keys=Path(_required(env, "KEYLEDGER_LEDGER_KEYS")),
             partitions=parse_partitions(env.get("KEYLEDGER_PARTITIONS") or f"0-{PARTITIONS - 1}"),
             address_days=_number(env, "KEYLEDGER_ADDRESS_DAYS", "90", "a number of days", most=3650),
+            usage_days=_number(env, "KEYLEDGER_USAGE_DAYS", "400", "a number of days", most=3650),
+            usage_tolerance_ms=1000
+            * _number(env, "KEYLEDGER_USAGE_TOLERANCE_S", "300", "a number of seconds", most=86_400),
         )
 
     @property

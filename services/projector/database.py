@@ -1,5 +1,6 @@
 """Connections to PostgreSQL whose tables are those of the schema `read`, or of one beside it, and the tables themselves."""
 
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final
 
@@ -37,11 +38,14 @@ def connect(url: str, application_name: str, schema: str = SCHEMA) -> Writer:
 
 
 def make_tables(connection: Writer, schema: str = SCHEMA) -> None:
-    """Make the schema of this connection, and what is missing of `tables.sql` in it. Several processes may do so at once."""
-    tables = files(__package__).joinpath("tables.sql").read_text()
+    """Make the schema of this connection, and what is missing of `tables.sql` in it, after `upgrade.sql` for tables of an
+    earlier version. Several processes may do so at once.
+    """
+    upgrade, tables = (files(__package__).joinpath(name).read_text() for name in ("upgrade.sql", "tables.sql"))
     connection.execute("SELECT pg_advisory_lock(%s)", [_TABLES_LOCK])
     try:
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        connection.execute(upgrade.encode())
         # One by one: a transaction that locks one table after another would get in the way of those at work.
         for statement in tables.split(";\n"):
             connection.execute(statement.encode())
@@ -49,8 +53,10 @@ def make_tables(connection: Writer, schema: str = SCHEMA) -> None:
         connection.execute("SELECT pg_advisory_unlock(%s)", [_TABLES_LOCK])
 
 
-def read_pool(url: str, size: int) -> Pool:
+def read_pool(url: str, size: int, timeout_ms: int = 8_000) -> Pool:
     """Sessions for reading: each transaction sees one state of all tables. Opened without waiting.
+
+    A statement that takes longer than `timeout_ms` is ended, so that a few of them do not keep everybody else waiting.
 
     A session that broke while nobody used it is replaced before it is handed out, so a restart of PostgreSQL needs
     nothing here; after 3 s of vain attempts the next request asks for a session again.
@@ -63,15 +69,16 @@ def read_pool(url: str, size: int) -> Pool:
         max_size=size,
         timeout=2.0,
         reconnect_timeout=3.0,
-        configure=_reads_one_state,
+        configure=partial(_reads_one_state, timeout_ms),
         check=ConnectionPool.check_connection,
         open=True,
     )
 
 
-def _reads_one_state(connection: psycopg.Connection[DictRow]) -> None:
+def _reads_one_state(timeout_ms: int, connection: psycopg.Connection[DictRow]) -> None:
     connection.autocommit = True
     connection.execute(f"SET search_path TO {SCHEMA}")
+    connection.execute(sql.SQL("SET statement_timeout TO {}").format(timeout_ms))
     # One organisation has ten keys, another ten thousand: a plan that is good for one is none for the other.
     connection.execute("SET plan_cache_mode TO force_custom_plan")
     connection.autocommit = False

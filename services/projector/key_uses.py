@@ -1,9 +1,9 @@
-"""How often a key was used, by hour or by day."""
+"""How often keys were used, by hour or by day: one key, those of a user, or all of an organisation."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
 from schemas.problems import malformed
@@ -16,11 +16,33 @@ _STEPS: Final = {"hour": (_HOUR_MS, 48 * _HOUR_MS, 31 * DAY_MS), "day": (DAY_MS,
 # As many characters of an hour as its step keeps; the rest is that of a beginning.
 _KEPT: Final = {"hour": 13, "day": 10}
 _REST: Final = "0000-00-00T00:00:00.000Z"
-_USES: Final = """
+_USES: Final = sql.SQL("""
     SELECT left(hour, %(kept)s) || %(rest)s AS start, outcome, sum(count)::bigint AS count FROM key_usage_hours
-    WHERE org_id = %(org)s AND key_id = %(key)s AND hour >= %(from)s AND hour < %(to)s
+    WHERE {whose} AND hour >= %(from)s AND hour < %(to)s
     GROUP BY 1, 2 ORDER BY 1, 2
-"""
+""")
+_OF_ORG: Final = sql.SQL("org_id = %(org)s")
+_OF_KEY: Final = sql.SQL("org_id = %(org)s AND key_id = %(key)s")
+# As an array, so that the uses of each key are looked up and not those of all keys gone through.
+_OF_USER: Final = sql.SQL(
+    "org_id = %(org)s AND key_id = ANY (ARRAY(SELECT key_id FROM keys WHERE org_id = %(org)s AND user_id = %(user)s))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose uses are asked for: those of one key, of the keys of one user, or with neither of all in an organisation."""
+
+    org: str
+    user: str | None = None
+    key: str | None = None
+
+    @property
+    def condition(self) -> sql.SQL:
+        """On rows of `key_usage_hours`; it takes the fields of this object as parameters."""
+        if self.key is not None:
+            return _OF_KEY
+        return _OF_ORG if self.user is None else _OF_USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +71,9 @@ def period(query: Parameters, now_ms: int) -> Period:
     return Period(to_text(start_ms), to_text(end_ms), query.step)
 
 
-def of_key(connection: Connection[DictRow], org: str, key_id: str, asked: Period) -> dict[str, Any]:
-    """The counts of a key by hour or UTC day and outcome, oldest first; where there was none, there is no item."""
+def by_step(connection: Connection[DictRow], whose: Whose, asked: Period) -> dict[str, Any]:
+    """The counts by hour or UTC day and outcome, oldest first; where there was none, there is no item."""
     kept = _KEPT[asked.step]
-    values = {"org": org, "key": key_id, "from": asked.start, "to": asked.end, "kept": kept, "rest": _REST[kept:]}
-    items = connection.execute(_USES, values).fetchall()
+    values = asdict(whose) | {"from": asked.start, "to": asked.end, "kept": kept, "rest": _REST[kept:]}
+    items = connection.execute(_USES.format(whose=whose.condition), values).fetchall()
     return {"items": items, "from": asked.start, "to": asked.end, "step": asked.step}

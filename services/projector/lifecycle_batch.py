@@ -15,11 +15,15 @@ from services.projector.read_models.lifecycle import LifecycleFold
 
 
 class LifecycleBatch:
-    """Folds records in memory and writes all tables at the end. Raises StoreFailure and psycopg.Error."""
+    """Folds records in memory and writes all tables at the end. Raises StoreFailure and psycopg.Error.
+
+    `created` are the keys that were made, as (org, key).
+    """
 
     def __init__(self, session: Writer, keys: LedgerKeys, fold: type[LifecycleFold]) -> None:
         self._chain, self._fold, self._archive = PgChain(session), fold(session), LedgerRecords(session)
         self._folder = Folder(keys, self._chain, self._fold, self._archive)
+        self.created = self._fold.created
 
     def project(self, records: Sequence[Record]) -> Counter[str]:
         """Sort and fold the records, in their order; counts by outcome."""

@@ -4,7 +4,7 @@ A page is cut on narrow rows first; only what is on it is counted and looked up.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, LiteralString
 
@@ -158,12 +158,16 @@ class Lists:
         _, after_place, after_id = place or ("", "", "")
         values = asdict(query) | {"org": org, "most": query.limit + 1, "after_place": after_place, "after_id": after_id}
         rows = self.connection.execute(composed, values).fetchall()
-        if len(rows) <= query.limit:
-            return rows, None
-        last = rows[query.limit - 1]
-        return rows[: query.limit], to_cursor([sort.name, last["place"], last[id_column]])
+        return cut(rows, query.limit, lambda last: [sort.name, last["place"], last[id_column]])
 
     def _conditions(self, query: Parameters, filters: Filters) -> sql.Composable:
         asked = [(known, getattr(query, name)) for name, known in filters.items() if getattr(query, name) is not None]
         parts = [known if isinstance(known, sql.SQL) else known[value] for known, value in asked]
         return sql.SQL(" ").join(part.format(people=self.people) for part in parts)
+
+
+def cut(rows: list[DictRow], limit: int, place: Callable[[DictRow], Sequence[str | int]]) -> Page:
+    """A page out of one row more than there may be on it; `place` of its last row is where the next page goes on."""
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], to_cursor(place(rows[limit - 1]))

@@ -14,6 +14,12 @@ from services.projector.database import Writer
 LOCKS: Final = 0x6B6C_7072
 """The first of the two numbers of each lock; the second is the partition."""
 _RETRY_S: Final = 0.1
+_HELD: Final = """
+    SELECT objid::int, activity.pid, COALESCE(application_name, '?'), COALESCE(host(client_addr), 'a local socket')
+    FROM pg_locks JOIN pg_stat_activity AS activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND classid = %s
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 _log = structlog.get_logger("keyledger.projector")
 
 
@@ -78,16 +84,16 @@ class PartitionLocks:
                 time.sleep(_RETRY_S)
 
 
+def holders(session: Writer) -> dict[int, str]:
+    """The session that holds each partition; partitions that none holds are left out. Raises psycopg.Error."""
+    found = session.execute(_HELD, [LOCKS]).fetchall()
+    return {partition: f"session {pid} ({name}, from {address})" for partition, pid, name, address in found}
+
+
 def _holder(session: Writer, partitions: Sequence[int]) -> str:
-    found = session.execute(
-        "SELECT activity.pid, application_name, COALESCE(host(client_addr), 'a local socket'), array_agg(objid::int)"
-        " FROM pg_locks JOIN pg_stat_activity AS activity USING (pid)"
-        " WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = ANY (%s::oid[])"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " GROUP BY 1, 2, 3",
-        [LOCKS, list(partitions)],
-    ).fetchall()
-    holders = " and ".join(
-        f"session {pid} ({name}, from {address}) holds {sorted(held)}" for pid, name, address, held in found
-    )
-    return f"another projector works on partitions {list(partitions)}: {holders or 'it has just let go'}"
+    held: dict[str, list[int]] = {}
+    for partition, holder in sorted(holders(session).items()):
+        if partition in partitions:
+            held.setdefault(holder, []).append(partition)
+    sentence = " and ".join(f"{holder} holds {numbers}" for holder, numbers in held.items())
+    return f"another projector works on partitions {list(partitions)}: {sentence or 'it has just let go'}"

@@ -12,12 +12,15 @@ import msgspec
 from schemas import times
 from schemas.fields import ID, PLAIN_TEXT
 from schemas.problems import Problem, malformed
+from schemas.validation import Code
 
 STATES: Final = ("active", "expired", "revoked", "all")
 SORTS: Final = ("newest", "name", "active_keys", "last_activity")
 KINDS: Final = ("person", "service_account")
 STATUSES: Final = ("active", "disabled", "erased", "all")
 STEPS: Final = ("hour", "day")
+REFUSALS: Final = tuple(code.value for code in Code if code is not Code.VALID)
+ANY_REFUSAL: Final = "all"
 _MOST: Final = 200
 _TIME: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
 DOCUMENTED: Final[dict[str, dict[str, Any]]] = {
@@ -40,6 +43,7 @@ DOCUMENTED: Final[dict[str, dict[str, Any]]] = {
     "from": _TIME,
     "to": _TIME,
     "step": {"type": "string", "enum": list(STEPS), "default": "day"},
+    "outcome": {"type": "string", "enum": [*REFUSALS, ANY_REFUSAL], "default": Code.REVOKED.value},
 }
 """Each parameter with its JSON schema."""
 PAGE: Final = ("limit", "cursor", "min_revision")
@@ -47,6 +51,7 @@ HISTORY: Final = (*PAGE, "void", "uses")
 USERS: Final = (*PAGE, "search", "sort", "kind", "status")
 KEYS: Final = (*PAGE, "state", "owner", "name", "unused_since", "never_used", "expires_before", "search")
 USAGE: Final = ("from", "to", "step", "min_revision")
+REFUSED: Final = (*PAGE, "from", "to", "outcome")
 ORG: Final = ("min_revision", "counts")
 # `from` is a word of Python's own.
 _FIELDS: Final = {"from": "start", "to": "end"}
@@ -75,6 +80,7 @@ class Parameters:
     start: str | None = None
     end: str | None = None
     step: str = "day"
+    outcome: str = Code.REVOKED.value
 
 
 def parse(given: Mapping[str, Sequence[str]], allowed: Collection[str]) -> Parameters:
@@ -180,4 +186,5 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "from": _time,
     "to": _time,
     "step": _one_of(*STEPS),
+    "outcome": _one_of(*REFUSALS, ANY_REFUSAL),
 }

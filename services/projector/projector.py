@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 import psycopg
@@ -14,13 +14,19 @@ from services.ledger.records import Batch, Place, Places, Record, TopicPartition
 from services.ledger.seal import LedgerKeys
 from services.projector.checkpoints import Checkpoints, FencedOff
 from services.projector.database import Writer
+from services.projector.key_births import KeyBirths, OrgKey
 from services.projector.lifecycle_batch import LifecycleBatch
 from services.projector.locks import PartitionsHeld
+from services.projector.quarantine import ready, release_apart
 from services.projector.read_models.lifecycle import CarefulFold, LifecycleFold
 from services.projector.read_models.rows import GUILTY
-from services.projector.usage_batch import project_usage
+from services.projector.usage_batch import UsageBatch
 
 PROJECTED: Final = (LIFECYCLE, USAGE, EXTERNAL_USAGE)
+MOST_RECORDS: Final = 10_000
+"""In one batch: the more there are, the more uses are of the same key and hour, and the fewer commits are waited for."""
+TOLERANCE_MS: Final = 300_000
+"""By how much the clocks of senders and of the ledger may disagree, where nothing else is configured."""
 _log = structlog.get_logger("keyledger.projector")
 
 
@@ -37,22 +43,29 @@ class Projector:
         checkpoints: Checkpoints,
         partitions: Sequence[int],
         hold_locks: Callable[[], None] = lambda: None,
+        tolerance_ms: int = TOLERANCE_MS,
     ) -> None:
         self._connect, self._keys, self._checkpoints = connect, keys, checkpoints
         self._partitions, self._hold_locks = list(partitions), hold_locks
+        self._tolerance_ms, self._births = tolerance_ms, KeyBirths(tolerance_ms)
         self._session: Writer | None = None
         self._is_first_resume = True
         self.stopped: Exception | None = None
         self.counts: Counter[str] = Counter()
 
     def resume_from(self) -> Places:
-        """See Handler; at the first time, halted organisations are folded anew: this software may know more."""
+        """See Handler; at the first time, halted organisations are folded anew: this software may know more.
+
+        A failure may have kept uses from being released after their key was made, so it is done now.
+        """
         with self._only_one():
             session = self._open()
             places = self._checkpoints.read(session)
         if self._is_first_resume:
             self._retry_halted(session)
             self._is_first_resume = False
+        self._births.forget()
+        self._release(session, ready(session))
         return places
 
     def apply(self, batch: Batch) -> None:
@@ -61,6 +74,7 @@ class Projector:
             try:
                 self._apply(batch, LifecycleFold)
             except GUILTY as error:
+                self._births.forget()
                 _log.warning("one_by_one", records=len(batch.records), error=str(error))
                 for record in batch.records:
                     self._apply_alone(record)
@@ -107,6 +121,7 @@ class Projector:
     def _apply(self, batch: Batch, fold: type[LifecycleFold]) -> None:
         session = self._open()
         counts: Counter[str] = Counter()
+        created: set[OrgKey] = set()
         for (topic, partition), offset in _first_offsets(batch.records).items():
             self._checkpoints.see_first(TopicPartition(topic, partition), offset)
         with session.transaction():
@@ -114,12 +129,20 @@ class Projector:
             self._checkpoints.move(session, batch.places)
             lifecycle = [record for record in batch.records if record.topic == LIFECYCLE]
             if lifecycle:
-                counts += LifecycleBatch(session, self._keys, fold).project(lifecycle)
+                projected = LifecycleBatch(session, self._keys, fold)
+                counts += projected.project(lifecycle)
+                created = projected.created
             usage = [record for record in batch.records if record.topic != LIFECYCLE]
             if usage:
-                counts += project_usage(session, usage, self._checkpoints.whole)
+                counts += UsageBatch(session, self._births, self._tolerance_ms).project(usage, self._checkpoints.whole)
         self._checkpoints.committed()
         self.counts += counts
+        # Apart from the events, so that no use can get in their way.
+        self._release(session, created)
+
+    def _release(self, session: Writer, keys: Collection[OrgKey]) -> None:
+        if keys:
+            self.counts += release_apart(session, self._births, keys)
 
     def _apply_alone(self, record: Record) -> None:
         places = {record.at: Place(record.offset + 1, value_hash(record))}

@@ -23,8 +23,10 @@ from services.projector.carry_over import carry_over_notes, carry_over_uses
 from services.projector.checkpoints import Checkpoints
 from services.projector.comparison import compare
 from services.projector.database import SCHEMA, Writer, make_tables
+from services.projector.key_births import KeyBirths
 from services.projector.progress import Progress
-from services.projector.projector import PROJECTED, Projector
+from services.projector.projector import PROJECTED, TOLERANCE_MS, Projector
+from services.projector.quarantine import ready, release
 from services.projector.read_models.usage import hour_of
 
 REBUILT: Final = "read_new"
@@ -64,9 +66,11 @@ class Rebuild:
         topic_ids: Mapping[str, str],
         forget: Callable[[Writer], None],
         progress: Progress,
+        tolerance_ms: int = TOLERANCE_MS,
     ) -> None:
         self._connect, self._log, self._keys, self._topic_ids = connect, log, keys, topic_ids
         self._forget, self._progress = forget, progress
+        self._tolerance_ms = tolerance_ms
         self._first: dict[TopicPartition, int] = {}
         self._oldest_ms: dict[TopicPartition, int] = {}
 
@@ -122,7 +126,8 @@ class Rebuild:
         """Project what stands before these offsets; how many records that were."""
         keys, checkpoints = self._keys, Checkpoints(_ALL, self._topic_ids)
         connect = functools.partial(self._connect, REBUILT)
-        with closing(Projector(connect, keys, checkpoints, range(PARTITIONS))) as projector:
+        projecting = Projector(connect, keys, checkpoints, range(PARTITIONS), tolerance_ms=self._tolerance_ms)
+        with closing(projecting) as projector:
             places = projector.resume_from()
             starts = {at: max(self._first[at], places.get(at, Place()).next_offset) for at in targets}
             left = {at: target for at, target in targets.items() if starts[at] < target}
@@ -134,13 +139,14 @@ class Rebuild:
 
     def _project(self, reader: Reader, left: dict[TopicPartition, int], projector: Projector, total: int) -> None:
         done, heard_at = 0, time.monotonic()
+        self._progress.doing("projecting", total)
         while left:
-            self._progress.doing(f"{done} of {total} records done")
             records = [record for record in reader.poll(_POLL_MS) if record.offset < left.get(record.at, 0)]
             if records:
                 batch = _batch(records)
                 projector.apply(batch)
                 done, heard_at = done + len(records), time.monotonic()
+                self._progress.done(done)
                 for record in records:
                     self._oldest_ms.setdefault(record.at, record.time_ms)
                 left = {
@@ -150,17 +156,20 @@ class Rebuild:
                 raise LogUnavailable(f"no record came for {_SILENCE_S:.0f} s, {total - done} are still to be read")
 
     def _complete(self, session: Writer) -> None:
-        """Take over what only the live tables know, and bring old addresses to the same state in both schemas."""
+        """Take over what only the live tables know, and bring what is released or forgotten later on to the same state in
+        both schemas.
+        """
         self._progress.doing("taking over what has left the log")
-        trimmed = [at for at in _ALL if self._first[at]]
+        trimmed = {at: self._first[at] for at in _ALL if self._first[at]}
         oldest_ms = max((self._oldest_ms.get(at, LATEST_MS) for at in trimmed), default=0)
-        hour = hour_of(to_text(min(max(oldest_ms, EARLIEST_MS), LATEST_MS)))
+        hour = hour_of(to_text(min(max(oldest_ms + self._tolerance_ms, EARLIEST_MS), LATEST_MS)))
+        for schema in (REBUILT, SCHEMA):
+            with session.transaction():
+                session.execute(f"SET LOCAL search_path TO {schema}")
+                release(session, KeyBirths(self._tolerance_ms), ready(session))
+                self._forget(session)
         carry_over_uses(session, SCHEMA, REBUILT, trimmed, hour)
         carry_over_notes(session, SCHEMA, REBUILT)
-        self._forget(session)
-        with session.transaction():
-            session.execute(f"SET LOCAL search_path TO {SCHEMA}")
-            self._forget(session)
 
     def _switch(self, live: Writer, session: Writer) -> None:
         for _ in range(_ATTEMPTS):

@@ -1,4 +1,4 @@
-"""What is not kept for ever, though nothing in the log says so: exact addresses, and the ids of external uses."""
+"""What is not kept for ever, though nothing in the log says so: uses by hour and where they came from."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Final
 import psycopg
 import structlog
 
-from schemas.times import DAY_MS, EARLIEST_MS, to_text
+from schemas.times import DAY_MS, EARLIEST_MS, to_ms, to_text
 from schemas.topics import EXTERNAL_USAGE, TOPICS
 from services.projector.database import Writer
 from services.projector.read_models.usage import hour_of
@@ -35,15 +35,24 @@ _CUT_HOURS: Final = f"""
 _log = structlog.get_logger("keyledger.projector")
 
 
-def forget_old(session: Writer, now_ms: int, address_days: int) -> None:
-    """Cut the addresses of uses older than `address_days` to /24 or /48, and drop the ids of external uses whose records
-    have left the log. Again is nothing. Raises psycopg.Error.
+def forget_old(session: Writer, now_ms: int, address_days: int, usage_days: int) -> None:
+    """Cut the addresses of uses older than `address_days` to /24 or /48; drop the hours, and the quarantine, of those older
+    than `usage_days`, while the totals of a key stay; drop the ids of external uses whose records have left the log.
+
+    Again is nothing. Raises psycopg.Error.
     """
-    # Whole hours, so that both tables agree about which uses are old.
-    before = hour_of(to_text(max(now_ms - address_days * DAY_MS, EARLIEST_MS)))
+    # Whole hours, so that all tables agree about which uses are old.
+    before = _hour_before(now_ms, address_days)
     for statement in (_CUT_LAST_USED, _CUT_HOURS):
         session.execute(statement, {"before": before, "exact": _EXACT})
+    before = _hour_before(now_ms, usage_days)
+    session.execute("DELETE FROM key_usage_hours WHERE hour < %s", [before])
+    session.execute("DELETE FROM usage_quarantine WHERE sent_ms < %s", [to_ms(before)])
     session.execute("DELETE FROM external_usage_ids WHERE sent_ms < %s", [now_ms - _EXTERNAL_MS])
+
+
+def _hour_before(now_ms: int, days: int) -> str:
+    return hour_of(to_text(max(now_ms - days * DAY_MS, EARLIEST_MS)))
 
 
 def forget_hourly(connect: Callable[[], Writer], forget: Callable[[Writer], None]) -> None:

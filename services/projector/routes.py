@@ -13,9 +13,10 @@ from schemas import openapi
 from schemas.fields import ID
 from schemas.problems import Problem, malformed
 from schemas.times import Clock
-from services.projector import access, answers, histories, key_uses, parameters
+from services.projector import access, answers, histories, key_uses, parameters, quarantined_uses, refused_uses
 from services.projector.access import Caller
 from services.projector.callers import Callers
+from services.projector.key_uses import Whose
 from services.projector.parameters import Parameters
 from services.projector.reads import Reads, State, View
 from services.projector.status import StatusFile
@@ -58,29 +59,42 @@ def org(org: str) -> Response:
 @routes.get("/v1/orgs/<org>/keys")
 def org_keys(org: str) -> Response:
     """The keys of an organisation."""
-    access.must_see_all_of(_caller(org), org)
-    query = _query(parameters.KEYS)
-    with _view(org, query) as view:
+    with _all_of(org, parameters.KEYS) as (view, query):
         return _answer(answers.listed(view.lists.keys(org, query), answers.key), view.state)
 
 
 @routes.get("/v1/orgs/<org>/users")
 def org_users(org: str) -> Response:
     """The users of an organisation."""
-    access.must_see_all_of(_caller(org), org)
-    query = _query(parameters.USERS)
-    with _view(org, query) as view:
+    with _all_of(org, parameters.USERS) as (view, query):
         return _answer(answers.listed(view.lists.users(org, query), answers.user), view.state)
 
 
 @routes.get("/v1/orgs/<org>/history")
 def org_history(org: str) -> Response:
     """Every event of an organisation."""
-    access.must_see_all_of(_caller(org), org)
-    query = _query(parameters.HISTORY)
-    with _view(org, query) as view:
+    with _all_of(org, parameters.HISTORY) as (view, query):
         entries, next_cursor = histories.of_org(view.connection, org, query)
         return _answer({"items": entries, "next_cursor": next_cursor}, view.state)
+
+
+@routes.get("/v1/orgs/<org>/quarantined-uses")
+def org_quarantined_uses(org: str) -> Response:
+    """The uses that name an organisation and were not counted, and why."""
+    with _all_of(org, parameters.PAGE) as (view, query):
+        page = quarantined_uses.of(view.connection, org, query)
+        return _answer(answers.listed(page, answers.quarantined_use), view.state)
+
+
+@routes.get("/v1/quarantined-uses")
+def all_quarantined_uses() -> Response:
+    """All uses that were not counted, and why, for operators."""
+    caller = _caller()
+    access.must_be_operator(caller)
+    query = _query(parameters.PAGE)
+    with _view(caller.org_id, query, any_org=True) as view:
+        page = quarantined_uses.of(view.connection, None, query)
+        return _answer(answers.listed(page, answers.quarantined_use), view.state)
 
 
 @routes.get("/v1/orgs/<org>/users/<user>")
@@ -129,16 +143,25 @@ def key_history(org: str, key: str) -> Response:
         return _answer({"items": entries, "next_cursor": next_cursor}, view.state)
 
 
+@routes.get("/v1/orgs/<org>/usage")
+@routes.get("/v1/orgs/<org>/users/<user>/usage")
 @routes.get("/v1/orgs/<org>/keys/<key>/usage")
-def key_usage(org: str, key: str) -> Response:
-    """How often a key was used, by hour or day and outcome."""
-    caller = _caller(org, key)
-    access.must_belong(caller, org)
-    query = _query(parameters.USAGE)
-    asked = key_uses.period(query, _parts().clock())
-    with _view(org, query) as view:
-        access.must_see_user(caller, org, view.key(org, key)["user_id"])
-        return _answer(key_uses.of_key(view.connection, org, key, asked), view.state)
+def usage(org: str, user: str | None = None, key: str | None = None) -> Response:
+    """How often the keys of an organisation or a user, or one key, were used, by hour or day and outcome."""
+    with _uses_of(org, user, key, parameters.USAGE) as (view, whose, query):
+        asked = key_uses.period(query, _parts().clock())
+        return _answer(key_uses.by_step(view.connection, whose, asked), view.state)
+
+
+@routes.get("/v1/orgs/<org>/refused-uses")
+@routes.get("/v1/orgs/<org>/users/<user>/refused-uses")
+@routes.get("/v1/orgs/<org>/keys/<key>/refused-uses")
+def refused(org: str, user: str | None = None, key: str | None = None) -> Response:
+    """Which of these keys were tried in vain, from where, and how often."""
+    with _uses_of(org, user, key, parameters.REFUSED) as (view, whose, query):
+        asked = key_uses.period(query, _parts().clock())
+        page = refused_uses.of(view.connection, view.people, whose, query, asked)
+        return _answer(answers.listed(page, answers.refused_use), view.state)
 
 
 @routes.get("/v1/me")
@@ -216,6 +239,35 @@ def _view(org: str, query: Parameters, any_org: bool = False) -> Iterator[View]:
         raise malformed("min_revision names another organisation", ("/min_revision", "is of another organisation"))
     with _parts().reads.view(org, (named or org, revision)) as view:
         yield view
+
+
+@contextmanager
+def _all_of(org: str, allowed: tuple[str, ...]) -> Iterator[tuple[View, Parameters]]:
+    """For who sees all of an organisation: its tables, and what was asked for."""
+    access.must_see_all_of(_caller(org), org)
+    query = _query(allowed)
+    with _view(org, query) as view:
+        yield view, query
+
+
+@contextmanager
+def _uses_of(
+    org: str, user: str | None, key: str | None, allowed: tuple[str, ...]
+) -> Iterator[tuple[View, Whose, Parameters]]:
+    """For who sees the uses of a user or a key that is there, or with neither all of an organisation."""
+    caller = _caller(*(id_ for id_ in (org, user, key) if id_ is not None))
+    access.must_belong(caller, org)
+    if user is not None:
+        access.must_see_user(caller, org, user)
+    elif key is None:
+        access.must_see_all_of(caller, org)
+    query = _query(allowed)
+    with _view(org, query) as view:
+        if user is not None:
+            view.user(org, user)
+        elif key is not None:
+            access.must_see_user(caller, org, view.key(org, key)["user_id"])
+        yield view, Whose(org, user, key), query
 
 
 def _answer(body: Mapping[str, Any], state: State) -> Response:

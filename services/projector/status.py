@@ -5,6 +5,7 @@ PostgreSQL beside it, since the reads of one process serve the partitions of all
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from services.ledger.follow import Follower
 from services.ledger.records import TopicPartition
 from services.projector.database import Writer
 from services.projector.projector import Projector
+from services.projector.quarantine import BEFORE_CREATION, FUTURE, WAITING
 
 EVERY_S: Final = 1.0
 _MOST_BEHIND_S: Final = 15.0
@@ -44,12 +46,20 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reporter:
-    """Tells in a thread of its own how a follower is doing. `connect` opens a session for it."""
+    """Tells in a thread of its own how a follower is doing. `connect` opens a session for it, `judged` gives what else
+    was counted than what the projector counts.
+    """
 
     def __init__(
-        self, follower: Follower, projector: Projector, connect: Callable[[], Writer], path: Path, clock: Clock
+        self,
+        follower: Follower,
+        projector: Projector,
+        connect: Callable[[], Writer],
+        path: Path,
+        clock: Clock,
+        judged: Callable[[], Counter[str]] = Counter,
     ) -> None:
-        self._follower, self._projector, self._connect = follower, projector, connect
+        self._follower, self._projector, self._connect, self._judged = follower, projector, connect, judged
         self._path, self._clock = path, clock
         self._session: Writer | None = None
         self._as_of: dict[int, int] = {}
@@ -99,7 +109,7 @@ class Reporter:
             caught_up=self._follower.caught_up(),
             failure=None if failure is None else str(failure),
             as_of_ms=min(self._as_of.values()) if complete else None,
-            counts=dict(self._projector.counts),
+            counts=dict(self._projector.counts + self._judged()),
             lag={f"{at.topic}/{at.partition}": records for at, records in lag.items()},
             orgs_halted=self._orgs_halted,
         )
@@ -158,6 +168,7 @@ class _Collector:
         counters = {
             "batches": "Batches that were committed.",
             "gaps": "Ranges of numbers of a checker's KeyUsed that were missing when a later one came.",
+            "released": "Uses that waited for their key and were counted.",
             "lost": "Usage records that expired before they were read.",
         }
         families = [
@@ -167,6 +178,11 @@ class _Collector:
         records = CounterMetricFamily("keyledger_projector_records", "Records by outcome.", labels=["outcome"])
         for outcome in ("applied", "void", "foreign", "broken", "halted", "usage", "duplicates"):
             records.add_metric([outcome], status.counts.get(outcome, 0))
+        held = CounterMetricFamily(
+            "keyledger_projector_quarantined_uses", "Uses not counted, by reason.", labels=["reason"]
+        )
+        for reason in (WAITING, FUTURE, BEFORE_CREATION):
+            held.add_metric([reason], status.counts.get(reason, 0))
         lag = GaugeMetricFamily("keyledger_projector_lag_records", "Records behind.", labels=["topic", "partition"])
         for at, behind in status.lag.items():
             lag.add_metric(at.split("/"), behind)
@@ -181,6 +197,7 @@ class _Collector:
         return [
             *families,
             records,
+            held,
             lag,
             *(GaugeMetricFamily(f"keyledger_projector_{name}", *described) for name, described in gauges.items()),
         ]

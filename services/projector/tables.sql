@@ -106,20 +106,25 @@ CREATE TABLE IF NOT EXISTS keys (
 );
 CREATE INDEX IF NOT EXISTS keys_newest ON keys (org_id, created_at, key_id);
 CREATE INDEX IF NOT EXISTS keys_of_user ON keys (org_id, user_id, created_at, key_id);
+-- Whose key is it, when a use names the wrong organisation.
+CREATE INDEX IF NOT EXISTS keys_by_id ON keys (key_id);
 -- What is counted and searched most, without touching the table.
 CREATE INDEX IF NOT EXISTS keys_not_revoked ON keys (org_id, user_id) INCLUDE (key_id, expires_at)
     WHERE revoked_at IS NULL;
 
--- Uses by key. A table of its own, because a KeyUsed can overtake its KeyCreated.
+-- Uses by key. A table of its own, because a KeyUsed can overtake its KeyCreated. `last_used_...` are of one use, the
+-- newest VALID one. A page has room for the next state of its rows: then no index is touched.
 CREATE TABLE IF NOT EXISTS key_usage (
-    org_id       text COLLATE "C" NOT NULL,
-    key_id       text COLLATE "C" NOT NULL,
-    uses         bigint NOT NULL, -- With any outcome.
-    valid_uses   bigint NOT NULL,
-    last_used_at text COLLATE "C" NOT NULL, -- The newest VALID use.
-    last_used_ip text COLLATE "C" NOT NULL,
+    org_id           text COLLATE "C" NOT NULL,
+    key_id           text COLLATE "C" NOT NULL,
+    uses             bigint NOT NULL, -- With any outcome.
+    valid_uses       bigint NOT NULL,
+    last_used_at     text COLLATE "C" NOT NULL,
+    last_used_ip     text COLLATE "C" NOT NULL,
+    last_used_agent  text COLLATE "C" NOT NULL,
+    last_used_source text COLLATE "C" NOT NULL,
     PRIMARY KEY (org_id, key_id)
-);
+) WITH (fillfactor = 60);
 
 CREATE TABLE IF NOT EXISTS key_usage_hours (
     org_id   text COLLATE "C" NOT NULL,
@@ -132,26 +137,30 @@ CREATE TABLE IF NOT EXISTS key_usage_hours (
     first_at text COLLATE "C" NOT NULL,
     last_at  text COLLATE "C" NOT NULL,
     PRIMARY KEY (org_id, key_id, hour, outcome, ip, user_id)
-);
+) WITH (fillfactor = 60);
 -- For services.projector.retention; rows come roughly in the order of time, so this costs next to nothing.
 CREATE INDEX IF NOT EXISTS key_usage_hours_old ON key_usage_hours USING brin (hour);
 
--- The numbers seen of each sender in each partition of key-usage, and those that are missing (both ends included).
+CREATE INDEX IF NOT EXISTS key_usage_hours_refused ON key_usage_hours (org_id, hour) WHERE outcome <> 'VALID';
+
+-- The numbers seen of each sender in each partition of a usage topic, and those that are missing (both ends included).
 CREATE TABLE IF NOT EXISTS usage_sources (
     source    text COLLATE "C" NOT NULL,
     partition integer NOT NULL,
     last      bigint  NOT NULL,
-    PRIMARY KEY (source, partition)
+    topic     text COLLATE "C" NOT NULL,
+    PRIMARY KEY (topic, source, partition)
 );
 CREATE TABLE IF NOT EXISTS usage_gaps (
     source    text COLLATE "C" NOT NULL,
     partition integer NOT NULL,
     first     bigint  NOT NULL,
     last      bigint  NOT NULL,
-    PRIMARY KEY (source, partition, first)
+    topic     text COLLATE "C" NOT NULL,
+    PRIMARY KEY (topic, source, partition, first)
 );
 
--- Records of key-usage-external that were counted; they carry no number, so each is remembered by its id.
+-- Records of key-usage-external that carry no number: each is remembered by its id.
 CREATE TABLE IF NOT EXISTS external_usage_ids (
     source  text COLLATE "C" NOT NULL,
     id      text COLLATE "C" NOT NULL,
@@ -159,6 +168,29 @@ CREATE TABLE IF NOT EXISTS external_usage_ids (
     PRIMARY KEY (source, id)
 );
 CREATE INDEX IF NOT EXISTS external_usage_ids_old ON external_usage_ids USING brin (sent_ms);
+
+-- Uses that were not counted, and why; those whose key is not there are, once it is.
+CREATE TABLE IF NOT EXISTS usage_quarantine (
+    topic     text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    "offset"  bigint  NOT NULL,
+    reason    text    NOT NULL CHECK (reason IN ('waiting', 'unknown_key', 'wrong_org', 'future', 'before_creation')),
+    source    text COLLATE "C" NOT NULL,
+    id        text COLLATE "C" NOT NULL,
+    org_id    text COLLATE "C" NOT NULL,
+    key_id    text COLLATE "C" NOT NULL,
+    outcome   text COLLATE "C" NOT NULL,
+    count     bigint  NOT NULL,
+    last_at   text COLLATE "C" NOT NULL,
+    sent_ms   bigint  NOT NULL, -- The time of the record.
+    value     bytea   NOT NULL, -- The record, to be judged again.
+    PRIMARY KEY (topic, partition, "offset")
+);
+CREATE INDEX IF NOT EXISTS usage_quarantine_newest ON usage_quarantine (sent_ms, topic, partition, "offset");
+CREATE INDEX IF NOT EXISTS usage_quarantine_org ON usage_quarantine (org_id, sent_ms, topic, partition, "offset");
+CREATE INDEX IF NOT EXISTS usage_quarantine_keyless ON usage_quarantine (org_id, key_id)
+    WHERE reason IN ('waiting', 'unknown_key', 'wrong_org');
+CREATE INDEX IF NOT EXISTS usage_quarantine_waiting ON usage_quarantine (partition) WHERE reason = 'waiting';
 
 -- Usage records that expired before they were read.
 CREATE TABLE IF NOT EXISTS usage_losses (
@@ -190,7 +222,8 @@ SELECT
         WHEN keys.revoked_at IS NOT NULL THEN 'revoked'
         WHEN keys.expires_at <= (SELECT now_text()) THEN 'expired' -- Asked once, not for every row.
         ELSE 'active'
-    END AS state
+    END AS state,
+    COALESCE(used.last_used_agent, '') AS last_used_agent, COALESCE(used.last_used_source, '') AS last_used_source
 FROM keys LEFT JOIN key_usage AS used USING (org_id, key_id);
 
 CREATE OR REPLACE VIEW user_keys AS SELECT * FROM org_keys;

@@ -336,7 +336,7 @@ def test_the_page_of_a_revoked_key_says_that_it_is_still_being_tried(
     eventually(lambda: _uses(shared_org, key["key_id"]), 15, "the refused use to be counted")
     page = sign_in(visit(), shared_org, "admin")
     page.goto(f"/orgs/{shared_org.id}/keys/{key['key_id']}")
-    expect(page.get_by_text("Still being tried: 1 use refused since the key was revoked.")).to_be_visible()
+    expect(page.get_by_text("Still being tried from an unknown address (1 time, last just now).")).to_be_visible()
     expect(page.locator("svg.chart rect.refused")).to_have_count(1)
 
 

@@ -40,6 +40,8 @@ KEY = {
     "revision": 5,
     "last_used_at": None,
     "last_used_ip": None,
+    "last_used_user_agent": None,
+    "last_used_source": None,
     "owner_name": "Member",
 }
 USER = {
@@ -96,6 +98,7 @@ def browser(world: World, user: str, role: str = "member", org: str = "demo") ->
     details |= {"name": person.name, "email": person.email}
     answer(world, "GET", "/v1/me", details | {"org": ORG | {"org_id": org}})
     answer(world, "GET", f"/v1/orgs/{org}", ORG | {"org_id": org})
+    answer(world, "GET", f"/v1/orgs/{org}/refused-uses", listed())
     cookie = world.console.sessions.begin(org, user, person.added_revision)
     client = create_app(world.console).test_client()
     client.set_cookie("keyledger", cookie)

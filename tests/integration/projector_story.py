@@ -104,10 +104,17 @@ def use(log: Log, event: events.KeyUsed, sequence: int, partition: int = 0, sour
     log.append(Message(USAGE, partition, event.key_id.encode(), value), 1)
 
 
-def use_elsewhere(log: Log, event: events.KeyUsed, id_: str, source: str = "their-service") -> None:
+def use_elsewhere(
+    log: Log, event: events.KeyUsed, id_: str, source: str = "their-service", sequence: int | None = None
+) -> None:
     """Another service sends a use."""
-    value = codec.encode_usage(events.UsageEnvelope(id_, source, event.key_id, event.last_at, event))
+    value = new_use(event, id_, source, sequence)
     log.append(Message(EXTERNAL_USAGE, 3, event.key_id.encode(), value), 1)
+
+
+def new_use(event: events.KeyUsed, id_: str, source: str = "their-service", sequence: int | None = None) -> bytes:
+    """The value of a record that tells of a use."""
+    return codec.encode_usage(events.UsageEnvelope(id_, source, event.key_id, event.last_at, event, sequence))
 
 
 def created(number: int, owner: str = MEMBER, **changes: Any) -> events.KeyCreated:
@@ -192,6 +199,7 @@ def at_of(ledger: Ledger) -> TopicPartition:
 TABLES = (
     *("checkpoints", "heads", "halting_records", "waiting_events", "ledger_records", "orgs", "users", "keys"),
     *("key_usage", "key_usage_hours", "usage_sources", "usage_gaps", "external_usage_ids"),
+    "usage_quarantine",
 )
 
 

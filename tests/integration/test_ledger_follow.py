@@ -1,7 +1,6 @@
 """Following a log, on the real one and on its twin: nothing is lost, nothing comes twice, and a cut is noticed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -350,7 +349,7 @@ class Epochs(MemoryLog):
     def _append(self, message: Message) -> int:
         offset = super()._append(message)
         records = self._records[TopicPartition(message.topic, message.partition)]
-        records[offset] = replace(records[offset], leader_epoch=self.epoch)
+        records[offset] = records[offset]._replace(leader_epoch=self.epoch)
         return offset
 
     def elect(self, at: TopicPartition, end: int, *values: bytes) -> None:

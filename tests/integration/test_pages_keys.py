@@ -20,6 +20,7 @@ from tests.integration.page_parts import KEY, ORG, USER, Browser, answer, asked,
 KEYS = "/v1/orgs/demo/keys"
 PAGE = "/orgs/demo/keys"
 ID = str(KEY["key_id"])
+TRIED = "/v1/orgs/demo/refused-uses"
 ONE, ONE_PAGE = f"{KEYS}/{ID}", f"{PAGE}/{ID}"
 OTHER = KEY | {"key_id": "0000000000000000000002", "name": "<script>alert(1)</script>", "user_id": "admin"}
 SECRET = key_text.compose(ID, bytes(32))
@@ -46,11 +47,14 @@ def day(days: int) -> str:
     return wording.exact(ago(days)).split(",")[0]
 
 
-def knows(world: World, key: Mapping[str, Any], uses: Any = (), events: Any = ()) -> None:
+def knows(
+    world: World, key: Mapping[str, Any], uses: Any = (), events: Any = (), tried: Mapping[str, Any] | None = None
+) -> None:
     """The read API answers about this key."""
     answer(world, "GET", f"{KEYS}/{key['key_id']}", key)
     answer(world, "GET", f"{KEYS}/{key['key_id']}/usage", {"items": list(uses)})
     answer(world, "GET", f"{KEYS}/{key['key_id']}/history", listed(*events))
+    answer(world, "GET", f"{KEYS}/{key['key_id']}/refused-uses", tried or listed())
 
 
 def event(kind: str, revision: int, user: str, days: float, **data: Any) -> dict[str, Any]:
@@ -69,6 +73,13 @@ def event(kind: str, revision: int, user: str, days: float, **data: Any) -> dict
 
 def use(days: int, outcome: str, count: int) -> dict[str, Any]:
     return {"start": ago(days)[:10] + "T00:00:00.000Z", "outcome": outcome, "count": count}
+
+
+def trying(ip: str | None, count: int, days: float, **more: Any) -> dict[str, Any]:
+    """A refused use, as the read API lists it."""
+    of = {name: KEY[name] for name in ("key_id", "name", "user_id", "owner_name")}
+    times_of_it = {"first_at": ago(days + 1), "last_at": ago(days)}
+    return of | {"outcome": "REVOKED", "ip": ip, "count": count} | times_of_it | more
 
 
 def refuses(world: World, method: str, path: str, status: int, code: str, **more: Any) -> None:
@@ -152,7 +163,7 @@ def test_the_table_is_sent_again_only_when_it_changed(world: World, admin: Brows
     part = admin.get(refresh)
     assert "just now" in seen(part)
     assert "Revoke nightly import" in part.get_data(as_text=True)
-    assert [path for _, path, _, _ in world.ledger.asked] == [KEYS]
+    assert [path for _, path, _, _ in world.ledger.asked] == [KEYS, TRIED]
 
 
 def test_an_auditor_sees_the_keys_and_nothing_to_press(world: World) -> None:
@@ -370,6 +381,77 @@ def test_the_page_of_a_key_has_its_details(world: World, admin: Browser) -> None
 
 
 @pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("keyledger/auth-checker/0123456789abcdef", "an auth checker"),
+        ("keyledger/usage/acme", "a service of acme"),
+        ("billing/eu-1", "billing/eu-1"),
+    ],
+)
+def test_the_page_of_a_key_tells_when_from_where_with_what_and_by_whom_it_was_used(
+    world: World, admin: Browser, source: str, words: str
+) -> None:
+    agent = {"last_used_user_agent": "<b>curl</b>/8.9", "last_used_source": source}
+    knows(world, KEY | agent | {"last_used_at": ago(2), "last_used_ip": "192.0.2.7"})
+    page = admin.get(ONE_PAGE)
+    assert f"Last used 2 days ago from 192.0.2.7 with <b>curl</b>/8.9 (told by {words}) Expires" in seen(page)
+    assert "<b>curl" not in page.get_data(as_text=True)
+    knows(world, KEY | {"last_used_at": ago(2), "last_used_ip": "other"})
+    assert "Last used 2 days ago from other addresses Expires" in seen(admin.get(ONE_PAGE))
+
+
+def test_the_page_of_a_revoked_key_says_from_where_it_is_still_being_tried_at_once(
+    world: World, admin: Browser
+) -> None:
+    revoked = KEY | {"revoked_at": ago(9)}
+    knows(world, revoked)
+    page = admin.get(ONE_PAGE)
+    assert "Still being tried" not in seen(page)
+    refresh = refresh_of(page)
+    assert admin.get(refresh).status_code == 204
+    tried = listed(trying("10.0.0.7", 4, 2), trying(None, 1, 3), trying("other", 1000, 4), next_cursor="more")
+    knows(world, revoked, tried=tried)
+    words = (
+        "Still being tried from 10.0.0.7 (4 times, last 2 days ago ), from an unknown address (1 time, last 3 days ago ), "
+        "from other addresses (1,000 times, last 4 days ago ), and from more addresses."
+    )
+    assert words in seen(admin.get(refresh))
+    assert words in seen(admin.get(ONE_PAGE))
+    assert asked(world, "GET", f"{ONE}/refused-uses")[-1] == ({"limit": "3"}, {})
+
+
+def test_nobody_asks_who_tries_a_key_that_is_not_revoked(world: World, admin: Browser) -> None:
+    knows(world, KEY)
+    assert admin.get(ONE_PAGE).status_code == 200
+    assert asked(world, "GET", f"{ONE}/refused-uses") == []
+
+
+def test_above_the_table_stand_the_revoked_keys_that_are_still_being_tried(world: World, admin: Browser) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    nameless = {"key_id": "0000000000000000000009", "name": None, "owner_name": None}
+    tried = listed(trying("10.0.0.7", 4, 2), trying("10.0.0.8", 1, 3, **nameless), next_cursor="more")
+    refresh = refresh_of(admin.get(PAGE))
+    assert admin.get(refresh).status_code == 204
+    answer(world, "GET", TRIED, tried)
+    for page in (admin.get(PAGE), admin.get(refresh)):
+        assert "Name Owner From Refused Last nightly import Member 10.0.0.7 4 times 2 days ago" in seen(page)
+        assert "0000000000000000000009 member 10.0.0.8 1 time 3 days ago" in seen(page)
+        assert "there are more" in seen(page)
+        assert {ONE_PAGE, f"{PAGE}/0000000000000000000009"} <= set(links(page))
+    ((first, _), *_) = asked(world, "GET", TRIED)
+    assert first.pop("from") >= ago(7.01)
+    assert first == {"limit": "5"}
+
+
+def test_a_search_and_the_next_page_are_about_active_keys_only(world: World, admin: Browser) -> None:
+    answer(world, "GET", KEYS, listed(KEY))
+    answer(world, "GET", TRIED, listed(trying("10.0.0.7", 4, 2)))
+    for query in ("search=night", "cursor=here", "never_used=1"):
+        assert "still being tried" not in seen(admin.get(f"{PAGE}?{query}"))
+    assert asked(world, "GET", TRIED) == []
+
+
+@pytest.mark.parametrize(
     ("more", "state"),
     [({"revoked_at": ago(1)}, "Revoked"), ({"expires_at": ago(1)}, "Expired"), ({"expires_at": ago(-1)}, "Active")],
 )
@@ -408,7 +490,6 @@ def test_the_history_tells_who_did_what_and_why_with_revision_and_hash(world: Wo
     assert -1 not in places, list(zip(told, places, strict=True))
     assert places == sorted(places)
     assert HASHES[0] in text
-    assert "Still being tried: 12 uses refused since the key was revoked." in text
     assert "<b>seen" not in page.get_data(as_text=True)
     assert asked(world, "GET", f"{ONE}/history") == [({"uses": "exclude", "limit": "200"}, {})]
 

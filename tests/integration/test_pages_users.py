@@ -119,6 +119,7 @@ def test_an_operator_sees_the_name_of_the_organisation_and_nothing_is_counted_fo
     answer(world, "GET", "/v1/orgs/demo", {name: ORG[name] for name in ("org_id", "name", "keys_enabled")})
     answer(world, "GET", USERS, listed(USER))
     answer(world, "GET", "/v1/orgs/demo/keys", listed(KEY))
+    answer(world, "GET", "/v1/orgs/demo/refused-uses", listed())
     assert "Users of Demo" in seen(operator.get(PAGE))
     assert "API keys of Demo" in seen(operator.get("/orgs/demo/keys"))
     assert [query for query, _ in asked(world, "GET", "/v1/orgs/demo")] == [{"counts": "exclude"}] * 2

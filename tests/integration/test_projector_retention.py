@@ -1,4 +1,4 @@
-"""What is forgotten after a while: exact addresses and the ids of external uses."""
+"""What is forgotten after a while: exact addresses, uses by hour, and the ids of external uses."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def _use_from(log: MemoryLog, *addresses: str | None) -> None:
 
 def _forget(database: str, now_ms: int) -> None:
     with story.open_session(database) as session:
-        forget_old(session, now_ms, 90)
+        forget_old(session, now_ms, 90, 400)
 
 
 def test_old_addresses_become_networks_and_equal_rows_are_added_up(log: MemoryLog, database: str) -> None:
@@ -85,3 +85,20 @@ def test_the_id_of_an_external_use_goes_when_its_record_does(log: MemoryLog, dat
     assert rows(database, "SELECT id FROM external_usage_ids") == [{"id": "id-1"}]
     _forget(database, USED_MS + 400 * DAY_MS + 1)
     assert rows(database, "SELECT id FROM external_usage_ids") == []
+
+
+def test_hours_and_what_is_held_go_after_the_days_that_are_configured_and_totals_stay(
+    log: MemoryLog, database: str
+) -> None:
+    _use_from(log, "192.0.2.7")
+    story.use_elsewhere(log, used(7), "of-no-key")
+    story.projected(database, log).close()
+    gone_at = to_ms(f"{DAY}13:00:00.000Z") + 400 * DAY_MS
+    counts = (
+        "SELECT (SELECT count(*) FROM key_usage_hours) AS hours, (SELECT count(*) FROM usage_quarantine) AS held,"
+        " (SELECT sum(uses)::bigint FROM key_usage) AS uses"
+    )
+    _forget(database, gone_at - 1)
+    assert rows(database, counts) == [{"hours": 1, "held": 1, "uses": 1}]
+    _forget(database, gone_at)
+    assert rows(database, counts) == [{"hours": 0, "held": 0, "uses": 1}]

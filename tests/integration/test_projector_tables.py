@@ -37,6 +37,8 @@ def test_every_read_model_tells_the_story(log: MemoryLog, database: str) -> None
         "uses": 8,
         "valid_uses": 8,
         "state": "active",
+        "last_used_agent": "",
+        "last_used_source": "checker-1",
     }
     assert [by_id[key_id(number)]["state"] for number in (2, 3, 4)] == ["expired", "revoked", "active"]
     # Only a VALID use is a use that a person asks for.

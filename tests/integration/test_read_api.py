@@ -76,6 +76,8 @@ def test_a_key_has_these_fields_and_these_headers(client: Client) -> None:
         "revision": 11,
         "last_used_at": f"{DAY}12:30:00.900Z",
         "last_used_ip": "192.0.2.9",
+        "last_used_user_agent": None,
+        "last_used_source": "checker-1",
         "owner_name": None,
     }
     assert answer.headers["Keyledger-Revision"] == f"{ORG}:12"

@@ -53,7 +53,7 @@ def lines() -> list[str]:
 @pytest.fixture
 def rebuild(log: MemoryLog, database: str, lines: list[str]) -> Iterator[Rebuild]:
     def forget(session: psycopg.Connection) -> None:
-        forget_old(session, NOW_MS, 90)
+        forget_old(session, NOW_MS, 90, 400)
 
     with Progress(lines.append, every_s=0.05) as progress:
         open_session = functools.partial(connect, database, "keyledger-rebuild")
@@ -84,6 +84,7 @@ def _tell_all(log: MemoryLog) -> story.Ledger:
     use(log, used(4), 9)
     use(log, used(4), 9)
     story.use_elsewhere(log, used(4), "id-1")
+    story.use_elsewhere(log, used(7), "of-no-key")
     return ledger
 
 

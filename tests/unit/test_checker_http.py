@@ -13,8 +13,9 @@ from schemas.problems import MAX_BODY_BYTES, Problem
 from schemas.validation import CallerAnswer, ValidationAnswer
 from services.auth_checker import bodies
 from services.auth_checker.routes import OPERATIONS
+from services.auth_checker.windows import Window
 from tests.unit.checker_site import lanes
-from tests.unit.checker_story import BEGINNING, Asking, asking, created, key_id, key_of
+from tests.unit.checker_story import BEGINNING, NOW_MS, Asking, asking, created, key_id, key_of
 
 __all__ = ["asking"]  # A fixture, asked for by its name.
 TOKEN = "shared-credential-of-our-services"
@@ -273,6 +274,20 @@ def test_ready_says_why_not(asking: Asking, tmp_path) -> None:
     asking.index.catch_up()
     assert client.get("/readyz").status_code == 200
     assert client.get("/healthz").status_code == 200
+
+
+def test_ready_tells_what_waits_in_the_spool_and_is_not_ready_once_that_is_full(open_site: Site) -> None:
+    spool, client = open_site.asking.spool, open_site.client
+    assert client.get("/readyz").json == {"status": "ready", "spool": {"records": 0, "bytes": 0, "age_ms": 0}}
+    spool.put([Window(key_id(), "org", "ann", "VALID", None, None, 1, NOW_MS, NOW_MS)])
+    told = said(client.get("/readyz"))["spool"]
+    assert told["records"] == 1
+    assert told["bytes"] > 0
+    spool._limit_bytes = 100_000  # Less than is put in at once.
+    answer = client.get("/readyz")
+    assert (answer.status_code, said(answer)["code"]) == (503, "not_ready")
+    assert "the spool is full" in said(answer)["detail"]
+    assert f"1 records of {told['bytes']} bytes wait in the spool" in said(answer)["detail"]
 
 
 def test_figures_tell_codes_uses_and_the_follower(open_site: Site) -> None:

@@ -167,7 +167,7 @@ def test_who_writes_after_another_closed_in_order_is_not_taken_for_closed(tmp_pa
 def test_the_figures_tell_what_waits_and_for_how_long(tmp_path) -> None:
     now_ms = [NOW_MS]
     spool = Spool(tmp_path, limit_bytes=10_000, clock=lambda: now_ms[0])
-    assert spool.figures() == {"records": 0, "bytes": 0, "fill": 0, "age_s": 0, "sent": 0}
+    assert spool.figures() == {"records": 0, "bytes": 0, "room": 10_000, "fill": 0, "age_s": 0, "sent": 0}
     spool.put(windows(1, 2, 3))
     now_ms[0] += 2500
     spool.put(windows(4))
@@ -177,7 +177,7 @@ def test_the_figures_tell_what_waits_and_for_how_long(tmp_path) -> None:
     spool.remove(spool.oldest(1))
     assert (spool.figures()["records"], spool.figures()["age_s"], spool.figures()["sent"]) == (1, 0, 3)
     spool.remove(spool.oldest(1))
-    assert spool.figures() == {"records": 0, "bytes": 0, "fill": 0, "age_s": 0, "sent": 4}
+    assert spool.figures() == {"records": 0, "bytes": 0, "room": 10_000, "fill": 0, "age_s": 0, "sent": 4}
     spool.close()
 
 

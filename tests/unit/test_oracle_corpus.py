@@ -11,16 +11,19 @@ from services.ledger.records import Record
 from tests import ledger_story as story
 from tests import oracle
 
+NOW_MS = 1_795_000_000_000
 PLAN = Plan(orgs=4, users=3, keys=30, revoked=0.3, uses=5, seed=7)
 
 
 def made(plan: Plan) -> tuple[Corpus, list[Message]]:
-    corpus = Corpus(plan, story.KEYS, now_ms=1_795_000_000_000, with_texts=True)
+    corpus = Corpus(plan, story.KEYS, now_ms=NOW_MS, with_texts=True)
     return corpus, [*corpus.lifecycle(), *corpus.usage()]
 
 
 def read(messages: list[Message]) -> list[Record]:
-    return [Record(one.topic, one.partition, at, one.key, one.value, one.headers) for at, one in enumerate(messages)]
+    return [
+        Record(one.topic, one.partition, at, one.key, one.value, one.headers, NOW_MS) for at, one in enumerate(messages)
+    ]
 
 
 def test_every_ledger_is_whole_and_every_use_counts_once() -> None:

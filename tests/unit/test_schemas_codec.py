@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError
 
-from schemas import events, examples, wire
+from schemas import codec, events, examples, wire
 from schemas.codec import InvalidEvent, canonical, encode, encode_usage
 from schemas.decoder import UndecodableEvent, UnknownEvent, decode, decode_usage
 from schemas.topics import MAX_VALUE_BYTES
@@ -168,6 +168,31 @@ def test_marshmallow_and_the_compiled_decoder_accept_the_same_documents(document
     assert _marshmallow_accepts(document) == _decoder_accepts(document)
 
 
+@patient
+@given(mutated())
+def test_what_is_encoded_without_asking_marshmallow_is_what_marshmallow_accepts(document: Document) -> None:
+    attributes, data = _schemas_of(document) or (wire.UsageAttributes, wire.KeyUsed)
+    plain = {name: value for name, value in document.items() if name not in ("type", "dataschema", "data")}
+    for schema, part in ((attributes, plain), (data, document.get("data"))):
+        if isinstance(part, dict) and codec._is_surely_right(schema, part):
+            assert schema().validate(part) == {}
+
+
+def test_the_usual_use_is_encoded_without_asking_marshmallow() -> None:
+    document = json.loads(encode_usage(examples.usage()))
+    data = document.pop("data")
+    del document["type"], document["dataschema"]
+    assert codec._is_surely_right(wire.UsageAttributes, document)
+    assert codec._is_surely_right(wire.KeyUsed, data)
+
+
+def test_a_use_names_its_version() -> None:
+    document = json.loads(encode_usage(examples.usage()))
+    del document["dataschema"]
+    with pytest.raises(UnknownEvent):
+        decode_usage(canonical(document))
+
+
 def test_the_mutations_make_documents_of_both_kinds() -> None:
     accepted = set()
 
@@ -278,3 +303,16 @@ def test_a_value_over_the_limit_is_not_encoded(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("schemas.codec.MAX_VALUE_BYTES", 100)
     with pytest.raises(InvalidEvent, match="at most 100"):
         encode(examples.envelope(examples.LEDGER_EVENTS[0]))
+
+
+@pytest.mark.parametrize(
+    "name", ["id", "time", "sequence", "first_at", "last_at", "ip", "user_agent", "source", "key_id"]
+)
+def test_a_use_like_one_that_was_good_is_refused_where_a_field_is_not(name: str) -> None:
+    good = json.loads(encode_usage(examples.usage(1)))
+    decode_usage(canonical(good))
+    for bad in ("", "\n", "2026-02-30T10:00:00.000Z\n", "2026-02-30T25:00:00.000Z", "\u2028"):
+        document = copy.deepcopy(good)
+        (document if name in document else document["data"])[name] = bad
+        accepted = _marshmallow_accepts(document)
+        assert _decoder_accepts(document) == accepted, (bad, accepted)

@@ -11,6 +11,7 @@ from schemas.problems import Problem
 from services.console import chart, key_story
 from services.console.pages.blueprint import pages
 from services.console.pages.rendering import REFUSED, done, in_form, live, retarget
+from services.console.pages.users import NOTHING
 from services.console.pages.visit import Visit, here, is_part
 from services.console.wording import ERASED, user_name
 
@@ -18,6 +19,7 @@ _CHART_DAYS: Final = 30
 # Uses are kept as long (DESIGN, section 2), and the read API sums up no more of them at once.
 _STORY_DAYS: Final = 400
 _MOST_EVENTS: Final = 1000
+_MOST_ADDRESSES: Final = 3
 _PAGE: Final = 200
 
 
@@ -52,7 +54,9 @@ def is_own(guest: Visit, key: Mapping[str, Any]) -> bool:
 
 def _key(guest: Visit, org: str, key: str, **context: Any) -> Response:
     found, now_ms = guest.read("orgs", org, "keys", key), times.wall_clock_ms()
-    data = {"key": found, "state": _state(found, times.to_text(now_ms))}
+    data = {"key": found, "state": _state(found, times.to_text(now_ms)), "tried": NOTHING}
+    if found["revoked_at"]:
+        data["tried"] = guest.read("orgs", org, "keys", key, "refused-uses", limit=_MOST_ADDRESSES)
     marks = {"revision": str(found["revision"])}
     if is_part() and request.args.get("revision") == marks["revision"]:
         given: dict[str, Any] = {name: request.args.get(name) == "1" for name in ("may_revoke", "oversees")}
@@ -90,14 +94,12 @@ def _history(guest: Visit, org: str, key: str, now_ms: int) -> dict[str, Any]:
     counts = guest.read("orgs", org, "keys", key, "usage", step="day", **{"from": first})["items"]
     events, left_out = _events(guest, org, key)
     days = chart.by_day(counts, now_ms, _CHART_DAYS)
-    tried = sum(one["count"] for one in counts if one["outcome"] == "REVOKED")
     return {
         "story": key_story.story(events, counts, _names(guest, org)),
         "left_out": left_out,
         "days": days,
         "bars": chart.bars(days),
         "size": (chart.WIDTH, chart.HEIGHT),
-        "tried": tried,
     }
 
 

@@ -126,7 +126,9 @@ def _last_use(key: dict[str, Any]) -> str:
     if not key["last_used_at"]:
         return "It was never used."
     words = wording.distance(times.to_ms(key["last_used_at"]), times.wall_clock_ms())
-    return f"It was last used {words}" + (f" from {key['last_used_ip']}." if key["last_used_ip"] else ".")
+    return f"It was last used {words}" + (
+        f" from {wording.place(key['last_used_ip'])}." if key["last_used_ip"] else "."
+    )
 
 
 def _is_in_use(key: dict[str, Any]) -> bool:

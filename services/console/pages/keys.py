@@ -17,6 +17,8 @@ from services.console.wording import user_name
 
 _CHOICES: Final = {"unused_for": ("30", "90", "180"), "never_used": ("1",), "expiring": ("30",)}
 _MOST: Final = 200
+# Uses of revoked keys: what happens now, and no more of it than one takes in at a glance.
+_TRIED_DAYS, _MOST_TRIED = 7, 5
 _KEY_ID: Final = re.compile(f"(?<![0-9A-Za-z])({fields.KEY_ID})(?![0-9A-Za-z])")
 
 
@@ -87,10 +89,19 @@ def _org_keys(guest: Visit, org: str, status: int = 200, **refused: Any) -> Resp
         given["all_owners_href"] = with_query(at, asked | {"owner": ""})
     following = found["next_cursor"]
     given |= pager(at, asked, following) | {"may_revoke": may_revoke, "back": quote(with_query(at, asked), safe="/")}
+    is_first = is_listed and not asked and not request.args.get("cursor")
+    tried = _tried(guest, org) if is_first else NOTHING
     data = {"keys": found["items"], "more": following is not None}
+    data |= {"tried": tried["items"], "tried_more": tried["next_cursor"] is not None}
     # Only an offer, so the page may pass it on to its part, and spare a read each second.
     marks = {"may": "1"} if may_revoke else {}
     return live("org_keys.html", "_org_keys_table.html", data, path=at, status=status, marks=marks, **given, **refused)
+
+
+def _tried(guest: Visit, org: str) -> dict[str, Any]:
+    """The revoked keys that somebody goes on trying, last tried first."""
+    since = times.to_text(times.wall_clock_ms() - _TRIED_DAYS * times.DAY_MS)
+    return guest.read("orgs", org, "refused-uses", limit=_MOST_TRIED, **{"from": since})
 
 
 def _asked() -> dict[str, str]:

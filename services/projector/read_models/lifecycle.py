@@ -67,13 +67,16 @@ _KEY_COLUMNS: Final = (
 
 
 class LifecycleFold:
-    """A Fold whose rows are loaded once per batch and written by `write`."""
+    """A Fold whose rows are loaded once per batch and written by `write`. `created` are the keys that were made, if they
+    were written: (org, key).
+    """
 
     def __init__(self, connection: Writer) -> None:
         self._connection = connection
         self._orgs = Rows(connection, "orgs", OrgRow, _ORG_COLUMNS, key_size=1)
         self._users = Rows(connection, "users", UserRow, _USER_COLUMNS, key_size=2)
         self._keys = Rows(connection, "keys", KeyRow, _KEY_COLUMNS, key_size=2)
+        self.created: set[tuple[str, str]] = set()
         self._all: tuple[Rows[OrgRow] | Rows[UserRow] | Rows[KeyRow], ...] = (self._orgs, self._users, self._keys)
 
     def load(self, orgs: Iterable[str], users: Iterable[tuple[str, str]], keys: Iterable[tuple[str, str]]) -> None:
@@ -154,6 +157,7 @@ class LifecycleFold:
             raise BrokenTransition(f"user {event.user_id} was never added")
         if self._keys.get(envelope.org, event.key_id) is not None:
             raise BrokenTransition(f"key {event.key_id} is created twice")
+        self.created.add((envelope.org, event.key_id))
         self._keys.put(
             KeyRow(
                 org_id=envelope.org,

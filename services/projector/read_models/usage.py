@@ -18,16 +18,22 @@ _USE_COLUMNS: Final = {
     "valid_uses": "bigint",
     "last_used_at": "text",
     "last_used_ip": "text",
+    "last_used_agent": "text",
+    "last_used_source": "text",
 }
+_LAST: Final = list(_USE_COLUMNS)[4:]
+# All of them are of one use, the newest; of two at the same moment every projector takes the same one.
 _ADD_USES: Final = sql.SQL(
-    """UPDATE SET
-    uses = key_usage.uses + EXCLUDED.uses,
-    valid_uses = key_usage.valid_uses + EXCLUDED.valid_uses,
-    last_used_at = GREATEST(key_usage.last_used_at, EXCLUDED.last_used_at),
-    last_used_ip = CASE
-        WHEN (EXCLUDED.last_used_at, EXCLUDED.last_used_ip) > (key_usage.last_used_at, key_usage.last_used_ip)
-        THEN EXCLUDED.last_used_ip ELSE key_usage.last_used_ip
-    END"""
+    "UPDATE SET uses = key_usage.uses + EXCLUDED.uses, valid_uses = key_usage.valid_uses + EXCLUDED.valid_uses, {last}"
+).format(
+    last=sql.SQL(", ").join(
+        sql.SQL("{name} = CASE WHEN ({new}) > ({old}) THEN EXCLUDED.{name} ELSE key_usage.{name} END").format(
+            name=sql.Identifier(name),
+            new=sql.SQL(", ").join(sql.Identifier("excluded", one) for one in _LAST),
+            old=sql.SQL(", ").join(sql.Identifier("key_usage", one) for one in _LAST),
+        )
+        for name in _LAST
+    )
 )
 _HOUR_COLUMNS: Final = {
     "org_id": "text",
@@ -52,7 +58,7 @@ _ADD_HOUR: Final = sql.SQL(
 class _Uses:
     uses: int = 0
     valid_uses: int = 0
-    last: tuple[str, str] = ("", "")
+    last: tuple[str, str, str, str] = ("", "", "", "")
 
 
 @dataclass(slots=True)
@@ -69,31 +75,40 @@ class UsageRows:
         self._uses: dict[tuple[str, str], _Uses] = {}
         self._hours: dict[tuple[str, str, str, str, str, str], _Hour] = {}
 
-    def add(self, used: KeyUsed) -> None:
-        """Take one event in."""
-        key, ip = (used.org_id, used.key_id), used.ip or ""
+    def add(self, used: KeyUsed, source: str, user_id: str | None = None) -> None:
+        """Take one event in; `user_id` where the owner is known to be this one, whatever the event says."""
+        key = org_id, key_id = used.org_id, used.key_id
+        outcome, ip = used.outcome, used.ip or ""
+        count, first_at, last_at = used.count, used.first_at, used.last_at
         uses = self._uses.get(key)
         if uses is None:
             uses = self._uses[key] = _Uses()
-        uses.uses += used.count
-        if used.outcome == VALID:
-            uses.valid_uses += used.count
-            uses.last = max(uses.last, (used.last_at, ip))
-        place = (*key, hour_of(used.first_at), used.outcome, ip, used.user_id)
+        uses.uses += count
+        if outcome == VALID:
+            uses.valid_uses += count
+            last = (last_at, ip, used.user_agent or "", source)
+            if last > uses.last:  # noqa: PLR1730  # Calls would take longer than all the rest.
+                uses.last = last
+        place = (org_id, key_id, first_at[:13], outcome, ip, user_id or used.user_id)
         hour = self._hours.get(place)
         if hour is None:
-            self._hours[place] = _Hour(used.count, used.first_at, used.last_at)
+            self._hours[place] = _Hour(count, first_at, last_at)
         else:
-            hour.count += used.count
-            hour.first_at = min(hour.first_at, used.first_at)
-            hour.last_at = max(hour.last_at, used.last_at)
+            hour.count += count
+            if first_at < hour.first_at:  # noqa: PLR1730
+                hour.first_at = first_at
+            if last_at > hour.last_at:  # noqa: PLR1730
+                hour.last_at = last_at
 
     def write(self, connection: Writer) -> None:
         """Add to what is stored. Raises psycopg.Error."""
         # Sorted, because processes with other partitions may add to the same rows: so none waits for the other in a ring.
         uses = sorted((*key, row.uses, row.valid_uses, *row.last) for key, row in self._uses.items())
         upsert(connection, "key_usage", _USE_COLUMNS, uses, key=["org_id", "key_id"], update=_ADD_USES)
-        hours = sorted((*place, row.count, row.first_at, row.last_at) for place, row in self._hours.items())
+        hours = sorted(
+            (org, key, hour_of(hour), outcome, ip, user, row.count, row.first_at, row.last_at)
+            for (org, key, hour, outcome, ip, user), row in self._hours.items()
+        )
         upsert(connection, "key_usage_hours", _HOUR_COLUMNS, hours, key=list(_HOUR_COLUMNS)[:6], update=_ADD_HOUR)
 
 
@@ -105,7 +120,7 @@ def hour_of(time: str) -> str:
 def unseen(connection: Writer, ids: Mapping[tuple[str, str], int]) -> Callable[[tuple[str, str]], bool]:
     """Remember the (source, id) of external records; tells of each, once, whether it was not seen before.
 
-    `ids` are at least one, each with the time of its record in milliseconds.
+    `ids` are those of a batch, each with the time of its record in milliseconds.
     """
     wanted = sorted((*id_, sent_ms) for id_, sent_ms in ids.items())
     fresh = set(
@@ -114,6 +129,8 @@ def unseen(connection: Writer, ids: Mapping[tuple[str, str], int]) -> Callable[[
             " ON CONFLICT DO NOTHING RETURNING source, id",
             transposed(wanted),
         ).fetchall()
+        if wanted
+        else ()
     )
 
     def take(sender_id: tuple[str, str]) -> bool:
