@@ -94,9 +94,9 @@ def held() -> None:
     is_fresh = IndexReader.is_fresh
     fresh_at = float("-inf")
 
-    def was_fresh(self: IndexReader, current: Status | None) -> bool:
+    def was_fresh(self: IndexReader, current: Status | None, now: Moment | None = None) -> bool:
         nonlocal fresh_at
-        if is_fresh(self, current):
+        if is_fresh(self, current, now):
             fresh_at = time.monotonic()
         return time.monotonic() < fresh_at + HOLD_S
 
