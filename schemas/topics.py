@@ -23,6 +23,8 @@ class Topic:
 LIFECYCLE: Final = "key-lifecycle"
 USAGE: Final = "key-usage"
 EXTERNAL_USAGE: Final = "key-usage-external"
+CHECKER_SOURCE: Final = "keyledger/auth-checker/"
+"""How the source of a checker's uses begins; nobody else may use such a name."""
 CHECKER_STATUS: Final = "checker-status"
 CHECKPOINTS: Final = "ledger-checkpoints"
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.times import Clock, wall_clock_ms
-from schemas.topics import PARTITIONS
+from schemas.topics import CHECKER_SOURCE, PARTITIONS
 from services.auth_checker import key_used
 from services.auth_checker.windows import Window
 from services.ledger.log import Message
@@ -131,7 +131,7 @@ class Spool:
     def _totals(self, txn: Transaction) -> _Totals:
         value = txn.get(META, _TOTALS)
         if value is None:
-            return _Totals(f"keyledger/auth-checker/{self._random_bits(128):032x}", 0, 0, [0] * PARTITIONS)
+            return _Totals(f"{CHECKER_SOURCE}{self._random_bits(128):032x}", 0, 0, [0] * PARTITIONS)
         return _decode_totals(value)
 
 

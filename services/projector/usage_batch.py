@@ -10,7 +10,7 @@ from schemas.codec import encode_usage
 from schemas.decoder import UndecodableEvent, UsageDocument, usage_document
 from schemas.fields import MAX_INTEGER
 from schemas.times import LATEST_MS, to_text
-from schemas.topics import USAGE
+from schemas.topics import CHECKER_SOURCE, USAGE
 from services.ledger.records import Record, TopicPartition
 from services.projector.database import Writer
 from services.projector.key_births import Birth, KeyBirths, OrgKey
@@ -115,6 +115,8 @@ def _decoded(record: Record) -> Found:
             raise
         record = record._replace(value=encode_usage(read_usage(value, record.headers)))
         document = usage_document(record.value or b"")
+    if not is_own and document.source.startswith(CHECKER_SOURCE):
+        raise UndecodableEvent("nobody else may speak for a checker")
     number = document.sequence
     if (is_own or number is not None) and not 1 <= int(number or 0) <= MAX_INTEGER:
         raise UndecodableEvent("a sequence counts from 1 on, and a checker's KeyUsed has one")

@@ -298,3 +298,14 @@ def test_tables_of_an_earlier_version_are_brought_up_with_what_is_in_them(
     story.apply_all(log, projector)
     assert (uses_of(database, 1), held(database)) == (10, [("waiting", "id-30")])
     assert TopicPartition(LIFECYCLE, 0) in story.PARTITIONS
+
+
+def test_a_record_of_another_service_that_bears_a_checkers_source_is_foreign(
+    log: MemoryLog, projector: Projector, database: str
+) -> None:
+    before = rows(database, "SELECT uses FROM key_usage ORDER BY key_id")
+    use_elsewhere(log, used(1), "a", source="keyledger/auth-checker/0123")
+    use_elsewhere(log, used(1), "b", source="keyledger/auth-checker/0123", sequence=1)
+    story.apply_all(log, projector)
+    assert projector.counts["foreign"] == 2
+    assert rows(database, "SELECT uses FROM key_usage ORDER BY key_id") == before
