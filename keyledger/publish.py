@@ -48,8 +48,8 @@ class Publisher:
     """Sends uses to the log of `bootstrap` (`host:port,…`), in the order given. One per process, made after forking.
 
     `source` names the service that saw the uses. Given `state`, a file that this process alone opens, uses are numbered
-    and so counted exactly, however often the service restarts, and what a crash loses is reported as a gap; without,
-    a use is counted once for its id. At most `max_waiting` uses wait in memory for the log: beyond, `used` waits
+    and so counted exactly, however often the service restarts, and what a crash loses of a batch that was being
+    sent is reported as a gap; without, a use is counted once for its id. At most `max_waiting` uses wait in memory for the log: beyond, `used` waits
     for `wait_s` seconds at most. `log` is taken instead of Kafka, for tests. Thread-safe.
 
     Raises ValueError: the file is in use, damaged or another service's; OSError: it cannot be opened.

@@ -346,6 +346,7 @@ def test_it_goes_on_by_itself_after_the_log_was_away(world: CommandWorld, admin:
     listening(world)
     answer = revoke(world, admin, **ASYNC)
     eventually(lambda: is_effective(world, admin, answer), 10, "it is in effect")
+    assert world.effects.pending() == 0
 
 
 def test_the_newest_floor_is_repeated(

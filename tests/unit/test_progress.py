@@ -60,7 +60,8 @@ def test_a_line_tells_what_is_done_what_is_to_do_how_fast_and_how_long() -> None
         whole = re.compile(r"projecting: 250 of 1000 records, \S+ records/s, \d\d:\d\d left")
         eventually(lambda: any(whole.fullmatch(line) for line in lines), 5, "the line is told")
         progress.done(500, of=2000)
-        eventually(lambda: any(line.startswith("projecting: 500 of 2000 ") for line in lines), 5, "the end moves")
+        eventually(lambda: lines[-1].startswith("projecting: 500 of "), 5, "what is done is told")
+        assert lines[-1].startswith("projecting: 500 of 2000 records"), "the end has moved"
 
 
 def test_work_of_unknown_size_is_named_again_and_again() -> None:
@@ -120,6 +121,7 @@ def test_a_start_tells_how_much_is_left_until_it_has_caught_up() -> None:
         )
         handler.may.set()
         eventually(lambda: "caught_up" in told(), 10, "the end is told")
+        assert told()[-1] == "caught_up", "nothing is told after the end"
 
 
 def test_a_follower_that_cannot_go_on_ends_the_telling() -> None:
