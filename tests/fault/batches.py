@@ -65,8 +65,9 @@ class Client:
             batch = list(islice(keys, self._size))
             try:
                 codes = _codes(connection, batch)
-            except (OSError, http.client.HTTPException):
-                asked.unanswered.update(prey.key_id for prey in batch)
+            except (OSError, http.client.HTTPException) as error:
+                if not isinstance(error, ConnectionRefusedError):  # Then nobody heard the question.
+                    asked.unanswered.update(prey.key_id for prey in batch)
                 connection.close()
                 self._stopping.wait(_AGAIN_S)
                 continue
