@@ -32,10 +32,16 @@ def run(scale: float) -> list[Row]:
     wrk.check()
     with split_cores() as core, System(core) as system:
         print(f"  {pinning(core)}", flush=True)
-        plan = Plan(orgs=max(1, int(ORGS * scale)), users=4, keys=KEYS_PER_ORG, revoked=0, uses=0)
-        corpus = Corpus(plan, system.ledger_keys, times.wall_clock_ms(), with_texts=True)
-        write(system.kafka, corpus)
+        corpus = written(system, scale)
         return measure(contenders(system, corpus, max(1.0, SECONDS * scale)), ROUNDS if scale >= 1 else 1)
+
+
+def written(system: System, scale: float) -> Corpus:
+    """100,000 keys with their texts, at scale 1, in the log."""
+    plan = Plan(orgs=max(1, int(ORGS * scale)), users=4, keys=KEYS_PER_ORG, revoked=0, uses=0)
+    corpus = Corpus(plan, system.ledger_keys, times.wall_clock_ms(), with_texts=True)
+    write(system.kafka, corpus)
+    return corpus
 
 
 def measure(contenders: Sequence[Contender], rounds: int) -> list[Row]:

@@ -7,17 +7,13 @@ from functools import partial
 from typing import Final
 
 from benchmarks import wrk
-from benchmarks.checker import measure
+from benchmarks.checker import ROUNDS, measure, written
 from benchmarks.contenders import HOT, Checker, Contender, Measure, validation
-from benchmarks.corpus import Corpus, Plan, write
+from benchmarks.corpus import Corpus
 from benchmarks.measure import Row
 from benchmarks.processes import System, pinning, split_cores, wait_until
 from benchmarks.wrk import Load
-from schemas import times
 
-ORGS: Final = 500
-KEYS_PER_ORG: Final = 200
-ROUNDS: Final = 3
 SECONDS: Final = 5.0
 _WAITING: Final = re.compile(r"^keyledger_spool_records (\S+)$", re.MULTILINE)
 _MODULES: Final = {"on": "", "off": "benchmarks.uncounted"}
@@ -28,9 +24,7 @@ def run(scale: float) -> list[Row]:
     wrk.check()
     with split_cores() as core, System(core) as system:
         print(f"  {pinning(core)}", flush=True)
-        plan = Plan(orgs=max(1, int(ORGS * scale)), users=4, keys=KEYS_PER_ORG, revoked=0, uses=0)
-        corpus = Corpus(plan, system.ledger_keys, times.wall_clock_ms(), with_texts=True)
-        write(system.kafka, corpus)
+        corpus = written(system, scale)
         rows = measure(_contenders(system, corpus, max(1.0, SECONDS * scale)), ROUNDS if scale >= 1 else 1)
     values = {row.name: row.value for row in rows}
     random = f"{len(corpus.keys):,} keys at random"
