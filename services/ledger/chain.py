@@ -130,6 +130,8 @@ def _all_in_range(document: dict[str, Any]) -> bool:
         node = nodes.pop()
         for value in node.values() if type(node) is dict else node:
             kind = type(value)
+            if kind is str:  # As almost all are.
+                continue
             if kind is dict or kind is list:
                 nodes.append(value)
             elif kind is int and not -_LARGEST <= value <= _LARGEST:
