@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument("target", type=Path, help="KEYLEDGER_STATE_DIR of the new one: a folder that does not exist")
     snapshot.set_defaults(run=_snapshot)
     _add_reports(commands)
+    _add_audit(commands)
     return parser
 
 
@@ -88,6 +89,29 @@ def _add_reports(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     quarantine.set_defaults(run=_usage_quarantine)
     for report in (status, gaps, quarantine):
         report.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What is signed and exported is asked of DATABASE_URL; to verify needs neither that nor Kafka."""
+    audit = commands.add_parser("audit", help="proofs of the history").add_subparsers(required=True, metavar="COMMAND")
+    checkpoint = audit.add_parser("checkpoint", help="sign where every organisation's ledger stands")
+    checkpoint.add_argument("--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
+    checkpoint.set_defaults(run=_checkpoint)
+    public_key = audit.add_parser("public-key", help="print what others verify with")
+    public_key.set_defaults(run=_public_key)
+    for command in (checkpoint, public_key):
+        state = Path(os.environ.get("KEYLEDGER_STATE_DIR", "var/auditor"))
+        command.add_argument(
+            "--state", type=Path, default=state, help=f"the notary's folder, signing key included ({state})"
+        )
+    export = audit.add_parser("export", help="write a bundle that proves itself, as of the newest checkpoint")
+    export.add_argument("folder", type=Path, help="a folder that does not exist")
+    export.add_argument("--org", action="append", default=[], help="may be given several times (all organisations)")
+    export.add_argument("--key", type=Path, required=True, help="the file of public keys")
+    export.set_defaults(run=_export)
+    verify = audit.add_parser("verify", help="verify a bundle; needs nothing but the bundle", add_help=False)
+    verify.add_argument("rest", nargs=argparse.REMAINDER)
+    verify.set_defaults(run=_verify)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -139,6 +163,38 @@ def _usage_quarantine(arguments: argparse.Namespace) -> int:
     from services.projector.reports import usage_quarantine  # noqa: PLC0415
 
     return _tell(usage_quarantine(_database_url(), arguments.org), arguments.json)
+
+
+def _checkpoint(arguments: argparse.Namespace) -> int:
+    from services.auditor.tasks import take_checkpoint  # noqa: PLC0415
+
+    keys = os.environ.get("KEYLEDGER_LEDGER_KEYS")
+    if not keys:
+        raise ValueError("KEYLEDGER_LEDGER_KEYS must name the services' ledger-keys file")
+    told = take_checkpoint(_database_url(), arguments.bootstrap, Path(keys), arguments.state)
+    print(told.text)
+    return GOOD if told.is_good else NOT_GOOD
+
+
+def _public_key(arguments: argparse.Namespace) -> int:
+    from services.auditor.tasks import public_keys  # noqa: PLC0415
+
+    print(public_keys(arguments.state), end="")
+    return GOOD
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from services.auditor.tasks import export_bundle  # noqa: PLC0415
+
+    told = export_bundle(_database_url(), arguments.folder, arguments.org, arguments.key)
+    print(told.text)
+    return GOOD if told.is_good else NOT_GOOD
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from services.auditor.verify_bundle import main as verify  # noqa: PLC0415
+
+    return verify(arguments.rest)
 
 
 def _database_url() -> str:

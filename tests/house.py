@@ -10,6 +10,8 @@ Files = Mapping[str, str]
 
 FUNCTION_LIMIT = 40
 FILE_LIMIT = 300
+# An auditor gets one file and reads it whole: cut in two it could not be handed over.
+LONGER_FILES = {"services/auditor/verify_bundle.py": 400}
 SOURCE = ("schemas", "services", "keyledger")
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
 # Which files may import a library: the fewer they are, the easier it is to replace or to reason about.
@@ -43,7 +45,7 @@ def long_files(files: Files) -> Iterator[str]:
     """A source file of more than 300 lines."""
     for path, text in files.items():
         size = text.count("\n")
-        if path.endswith(".py") and _top(path) in SOURCE and size > FILE_LIMIT:
+        if path.endswith(".py") and _top(path) in SOURCE and size > LONGER_FILES.get(path, FILE_LIMIT):
             yield f"{path}: {size} lines: it holds two ideas; give the second a file with its own name"
 
 

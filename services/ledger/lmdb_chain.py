@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from services.ledger.chain import REMEMBERED, Head
-from services.ledger.fold import BrokenRecord, Fold, Folder, Halt, Waiting
+from services.ledger.fold import Archive, BrokenRecord, Fold, Folder, Halt, Waiting
 from services.ledger.records import Batch, Place, Places, TopicPartition
 from services.ledger.seal import LedgerKeys
 from services.ledger.store import META, Store, Transaction
@@ -110,7 +110,8 @@ class LmdbChain:
 class LmdbHandler:
     """Folds `key-lifecycle` into a Store: chain, the service's own tables and the places in one transaction.
 
-    `on_counts` is told how many records were applied, void, foreign, broken and halted, for metrics.
+    `on_counts` is told how many records were applied, void, foreign, broken and halted, for metrics; `archive` what
+    each sealed record turned out to be.
     """
 
     def __init__(
@@ -119,8 +120,10 @@ class LmdbHandler:
         keys: LedgerKeys,
         fold_of: Callable[[Transaction], Fold],
         on_counts: Callable[[dict[str, int]], None] = lambda _: None,
+        archive: Archive | None = None,
     ) -> None:
         self._store, self._keys, self._fold_of, self._on_counts = store, keys, fold_of, on_counts
+        self._archive = archive
 
     def resume_from(self) -> Places:
         """Where to go on; organisations that newer software can fold are folded first."""
@@ -152,7 +155,7 @@ class LmdbHandler:
         _log.error("records_lost", topic=at.topic, partition=at.partition, next=next_offset, first=first_offset)
 
     def _folder(self, txn: Transaction) -> Folder:
-        return Folder(self._keys, LmdbChain(txn), self._fold_of(txn))
+        return Folder(self._keys, LmdbChain(txn), self._fold_of(txn), self._archive)
 
 
 def places(txn: Transaction) -> Places:

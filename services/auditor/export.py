@@ -1,0 +1,102 @@
+"""Writes bundles from the archive in PostgreSQL: what `verify_bundle` verifies; docs/audit.md has the format."""
+
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Final
+
+from services.auditor import checkpoints
+from services.auditor.checkpoints import Session, Signed
+from services.auditor.trees import Tree
+from services.auditor.verify_bundle import (
+    CHECKPOINT,
+    MANIFEST,
+    PROOFS,
+    Head,
+    digest_of,
+    manifest_of,
+    read_checkpoint,
+    read_keys,
+)
+
+_RECORDS: Final = """
+    SELECT value, headers FROM read.ledger_records
+    WHERE org_id = %s AND outcome = 'applied' AND revision <= %s ORDER BY revision
+"""
+_AT_ONCE: Final = 2000
+
+
+class CannotExport(Exception):
+    """Nothing complete was written; the message says why."""
+
+
+def export(
+    session: Session,
+    folder: Path,
+    orgs: Collection[str],
+    public_keys: str,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> Signed:
+    """Write a bundle of some organisations, or of all when none is named, as of the newest checkpoint.
+
+    `folder` must not exist; `tell` hears how many records are written and how many there are. Raises CannotExport,
+    Unverified for a checkpoint that none of `public_keys` signed, OSError and psycopg.Error.
+    """
+    signed = _newest(session)
+    fingerprint = read_checkpoint(signed.note, read_keys(public_keys)).fingerprint
+    heads = signed.heads
+    wanted = {org: head for org, head in heads.items() if not orgs or org in orgs}
+    unknown = set(orgs) - heads.keys()
+    if unknown:
+        raise CannotExport(f"the checkpoint of {signed.time} knows no organisation {min(unknown)}")
+    for part in ("records", "headers"):
+        (folder / part).mkdir(parents=True, exist_ok=False)
+    done, total = 0, sum(head.revision for head in wanted.values())
+    for org, head in wanted.items():
+        _write_records(session, folder, org, head)
+        done += head.revision
+        tell(done, total)
+    (folder / CHECKPOINT).write_bytes(signed.note)
+    (folder / PROOFS).write_text(json.dumps(_proofs(signed, wanted), sort_keys=True, indent=1) + "\n")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
+    (folder / MANIFEST).write_bytes(manifest_of(digests, not orgs, fingerprint))
+    return signed
+
+
+def _newest(session: Session) -> Signed:
+    checkpoints.make_table(session)
+    signed = checkpoints.newest(session)
+    if signed is None:
+        raise CannotExport("nothing was signed yet: run `keyledger audit checkpoint` first")
+    return signed
+
+
+def _write_records(session: Session, folder: Path, org: str, head: Head) -> None:
+    count = 0
+    with (
+        session.transaction(),
+        session.cursor("export") as cursor,
+        (folder / "records" / f"{org}.jsonl").open("wb") as records,
+        (folder / "headers" / f"{org}.jsonl").open("wb") as headers,
+    ):
+        cursor.itersize = _AT_ONCE
+        cursor.execute(_RECORDS, [org, head.revision])
+        for value, header in cursor:
+            records.write(value + b"\n")  # A canonical value holds no line break.
+            headers.write(header + b"\n")
+            count += 1
+    if count != head.revision:
+        raise CannotExport(
+            f"{org}: the archive has {count} of the {head.revision} records that were signed: wait until the projector has"
+            " caught up (`keyledger projector status`), or see `keyledger audit verify`"
+        )
+
+
+def _proofs(signed: Signed, wanted: dict[str, Head]) -> dict[str, dict[str, object]]:
+    tree, proofs = Tree(signed.leaves), {}
+    for index, (org, head) in enumerate(signed.heads.items()):
+        if org in wanted:
+            path = [step.hex() for step in tree.path(index)]
+            proofs[org] = {"head": head.hash, "index": index, "path": path, "revision": head.revision}
+    return proofs

@@ -1,0 +1,108 @@
+"""What `keyledger audit` does: each task opens what it needs, does it, and says what came of it."""
+
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
+
+import psycopg
+from tqdm import tqdm
+
+from schemas.times import wall_clock_ms
+from services.auditor.checkpoints import Session
+from services.auditor.export import CannotExport, export
+from services.auditor.notary import Contradiction, Notary
+from services.auditor.signing_key import BadKeyFile, open_signing_key
+from services.auditor.verify_bundle import Unverified, lines_of, read_keys, verify
+from services.ledger import seal
+from services.ledger.kafka_log import KafkaLog
+from services.ledger.lmdb_chain import CHAIN_TABLES
+from services.ledger.store import Store
+
+_KEY_FILE: Final = "signing-key"
+
+
+class Told(NamedTuple):
+    """The outcome in words; `is_good` is false where somebody must look."""
+
+    text: str
+    is_good: bool
+
+
+def public_keys(state: Path) -> str:
+    """The public keys of the notary of this folder, one a line; its key is made when there is none. Raises ValueError."""
+    try:
+        return open_signing_key(state / _KEY_FILE).public_keys()
+    except BadKeyFile as error:
+        raise ValueError(str(error)) from error
+
+
+def take_checkpoint(database_url: str, bootstrap: str, ledger_keys: Path, state: Path) -> Told:
+    """Sign where every ledger stands, and keep it in `state`/checkpoints too.
+
+    Raises ValueError for what must be set right, ConnectionError and LogUnavailable for what is away.
+    """
+    try:
+        key, keys = open_signing_key(state / _KEY_FILE), seal.load_or_make(ledger_keys)
+    except (BadKeyFile, seal.BadKeyFile) as error:
+        raise ValueError(str(error)) from error
+    with (
+        _session(database_url) as session,
+        closing(KafkaLog(bootstrap, "notary")) as log,
+        closing(Store(state / "ledger", CHAIN_TABLES)) as store,
+        _progress("reading the ledgers") as tell,
+    ):
+        try:
+            signed = Notary(log, store, keys, session, key, wall_clock_ms, tell).sign()
+        except Contradiction as error:
+            return Told(f"NOT SIGNED: {error}", False)
+    file = state / "checkpoints" / f"{signed.time.replace(':', '-')}.checkpoint"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(signed.whole)
+    return Told(f"signed at {signed.time}: {len(signed.heads)} organisations by {key.origin}; {file}", True)
+
+
+def export_bundle(database_url: str, folder: Path, orgs: Collection[str], key_file: Path) -> Told:
+    """Write a bundle and verify it at once. Raises ValueError for what must be set right, ConnectionError, OSError."""
+    keys = key_file.read_text()
+    try:
+        with _session(database_url) as session, _progress("exporting") as tell:
+            export(session, folder, orgs, keys, tell)
+    except (CannotExport, Unverified) as error:
+        return Told(f"NOT EXPORTED: {error}", False)
+    except FileExistsError as error:
+        raise ValueError(f"{folder} exists: name a new folder") from error
+    report = verify(folder, read_keys(keys), [])
+    return Told("\n".join(lines_of(report)), not report.faults)
+
+
+@contextmanager
+def _session(database_url: str) -> Iterator[Session]:
+    try:
+        with closing(psycopg.connect(database_url, autocommit=True, application_name="keyledger-audit")) as session:
+            yield session
+    except psycopg.OperationalError as error:
+        raise ConnectionError(f"PostgreSQL does not answer: {' '.join(str(error).split())}") from error
+    except psycopg.ProgrammingError as error:
+        raise ValueError(f"DATABASE_URL leads to no tables of a projector: {error}") from error
+
+
+class _Bar:
+    """A bar on standard error, where a person looks at it."""
+
+    def __init__(self, text: str) -> None:
+        self._bar: tqdm[NoReturn] = tqdm(desc=text, unit=" records", unit_scale=True, leave=False, disable=None)
+
+    def __call__(self, done: int, of: int) -> None:
+        self._bar.total = of
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Take it away."""
+        self._bar.close()
+
+
+@contextmanager
+def _progress(text: str) -> Iterator[_Bar]:
+    with closing(_Bar(text)) as bar:
+        yield bar
