@@ -1,6 +1,7 @@
 """Writes bundles from the archive in PostgreSQL: what `verify_bundle` verifies; docs/audit.md has the format."""
 
 import json
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ _RECORDS: Final = """
     WHERE org_id = %s AND outcome = 'applied' AND revision <= %s ORDER BY revision
 """
 _AT_ONCE: Final = 2000
+_LOOK_S: Final = 0.1
 
 
 class CannotExport(Exception):
@@ -36,10 +38,11 @@ def export(
     orgs: Collection[str],
     public_keys: str,
     tell: Callable[[int, int], None] = lambda done, of: None,
+    wait_s: float = 10.0,
 ) -> Signed:
     """Write a bundle of some organisations, or of all when none is named, as of the newest checkpoint.
 
-    `folder` must not exist; `tell` hears how many records are written and how many there are. Raises CannotExport,
+    For `wait_s` seconds a projector that is behind is waited for. `folder` must not exist; `tell` hears how many records are written and how many there are. Raises CannotExport,
     Unverified for a checkpoint that none of `public_keys` signed, OSError and psycopg.Error.
     """
     signed = _newest(session)
@@ -49,6 +52,7 @@ def export(
     unknown = set(orgs) - heads.keys()
     if unknown:
         raise CannotExport(f"the checkpoint of {signed.time} knows no organisation {min(unknown)}")
+    _await_projector(session, wanted, time.monotonic() + wait_s)
     for part in ("records", "headers"):
         (folder / part).mkdir(parents=True, exist_ok=False)
     done, total = 0, sum(head.revision for head in wanted.values())
@@ -72,6 +76,20 @@ def _newest(session: Session) -> Signed:
     return signed
 
 
+def _await_projector(session: Session, wanted: dict[str, Head], deadline: float) -> None:
+    while True:
+        reached: dict[str, int] = dict(session.execute("SELECT org_id, revision FROM read.heads").fetchall())
+        behind = [org for org, head in wanted.items() if reached.get(org, 0) < head.revision]
+        if not behind:
+            return
+        if time.monotonic() > deadline:
+            raise CannotExport(
+                f"{behind[0]}: the archive ends at revision {reached.get(behind[0], 0)}, {wanted[behind[0]].revision} was"
+                " signed: see `keyledger projector status`"
+            )
+        time.sleep(_LOOK_S)
+
+
 def _write_records(session: Session, folder: Path, org: str, head: Head) -> None:
     count = 0
     with (
@@ -88,8 +106,8 @@ def _write_records(session: Session, folder: Path, org: str, head: Head) -> None
             count += 1
     if count != head.revision:
         raise CannotExport(
-            f"{org}: the archive has {count} of the {head.revision} records that were signed: wait until the projector has"
-            " caught up (`keyledger projector status`), or see `keyledger audit verify`"
+            f"{org}: the archive has {count} of the {head.revision} records that were signed: rows were removed, rebuild it"
+            " with `python -m services.projector rebuild`"
         )
 
 

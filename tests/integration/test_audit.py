@@ -1,5 +1,6 @@
 """The notary and the exports, from the log and from a real PostgreSQL, and each way in which these may lie."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,23 @@ def test_an_archive_row_edited_by_sql_is_named(
     )
     export(session, tmp_path / "bundle", [], key.public_keys())
     assert faults(tmp_path / "bundle", key) == [f"{ORG}: record 10 was changed: it is not the one its neighbours name"]
+
+
+def test_a_projector_that_is_behind_is_waited_for_and_not_for_ever(
+    log: MemoryLog, database: str, session: Session, store: Store, key: SigningKey, tmp_path: Path
+) -> None:
+    ledger, _ = story.tell_story(log)
+    projector = story.projected(database, log)
+    ledger.write(events.OrgKeysDisabled())
+    notary(log, store, session, key).sign()
+    with pytest.raises(CannotExport, match=f"{ORG}: the archive ends at revision 12, 13 was signed"):
+        export(session, tmp_path / "bundle", [], key.public_keys(), wait_s=0.0)
+    catching_up = threading.Thread(target=story.apply_all, args=(log, projector))
+    catching_up.start()
+    export(session, tmp_path / "bundle", [], key.public_keys(), wait_s=60.0)
+    catching_up.join()
+    projector.close()
+    assert faults(tmp_path / "bundle", key) == []
 
 
 def test_an_archive_that_lacks_a_record_is_not_exported(
