@@ -20,6 +20,7 @@ from schemas.validation import Code
 from services.ledger.log import LogUnavailable
 
 if TYPE_CHECKING:
+    from services.auditor.tasks import Told
     from services.projector.reports import Report
 
 GOOD, NOT_GOOD, MISUSED, AWAY = 0, 1, 2, 3
@@ -27,7 +28,12 @@ GOOD, NOT_GOOD, MISUSED, AWAY = 0, 1, 2, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; 0 done, valid or all well, 1 not so, 2 wrong arguments, 3 the checker, Kafka or PostgreSQL is away."""
-    arguments = _parser().parse_args(argv)
+    typed = sys.argv[1:] if argv is None else argv
+    if list(typed[:2]) == ["audit", "verify"]:
+        from services.auditor.verify_bundle import main as verify  # noqa: PLC0415
+
+        return verify([*typed[2:]])
+    arguments = _parser().parse_args(typed)
     # What is printed is the answer, so log lines go beside it.
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
@@ -109,9 +115,8 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     export.add_argument("--org", action="append", default=[], help="may be given several times (all organisations)")
     export.add_argument("--key", type=Path, required=True, help="the file of public keys")
     export.set_defaults(run=_export)
-    verify = audit.add_parser("verify", help="verify a bundle; needs nothing but the bundle", add_help=False)
-    verify.add_argument("rest", nargs=argparse.REMAINDER)
-    verify.set_defaults(run=_verify)
+    # Parsed by the stand-alone verifier itself, so that the two cannot differ; see `main`.
+    audit.add_parser("verify", help="verify a bundle offline, as verify_bundle.py does", add_help=False)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -150,19 +155,21 @@ def _projector_status(arguments: argparse.Namespace) -> int:
     from services.projector.reports import projector_status  # noqa: PLC0415
 
     url = _database_url()
-    return _tell(projector_status(url, arguments.bootstrap, arguments.seconds, arguments.most_behind), arguments.json)
+    return _tell_as(
+        projector_status(url, arguments.bootstrap, arguments.seconds, arguments.most_behind), arguments.json
+    )
 
 
 def _usage_gaps(arguments: argparse.Namespace) -> int:
     from services.projector.reports import usage_gaps  # noqa: PLC0415
 
-    return _tell(usage_gaps(_database_url()), arguments.json)
+    return _tell_as(usage_gaps(_database_url()), arguments.json)
 
 
 def _usage_quarantine(arguments: argparse.Namespace) -> int:
     from services.projector.reports import usage_quarantine  # noqa: PLC0415
 
-    return _tell(usage_quarantine(_database_url(), arguments.org), arguments.json)
+    return _tell_as(usage_quarantine(_database_url(), arguments.org), arguments.json)
 
 
 def _checkpoint(arguments: argparse.Namespace) -> int:
@@ -171,9 +178,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     keys = os.environ.get("KEYLEDGER_LEDGER_KEYS")
     if not keys:
         raise ValueError("KEYLEDGER_LEDGER_KEYS must name the services' ledger-keys file")
-    told = take_checkpoint(_database_url(), arguments.bootstrap, Path(keys), arguments.state)
-    print(told.text)
-    return GOOD if told.is_good else NOT_GOOD
+    return _tell(take_checkpoint(_database_url(), arguments.bootstrap, Path(keys), arguments.state))
 
 
 def _public_key(arguments: argparse.Namespace) -> int:
@@ -186,15 +191,7 @@ def _public_key(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from services.auditor.tasks import export_bundle  # noqa: PLC0415
 
-    told = export_bundle(_database_url(), arguments.folder, arguments.org, arguments.key)
-    print(told.text)
-    return GOOD if told.is_good else NOT_GOOD
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from services.auditor.verify_bundle import main as verify  # noqa: PLC0415
-
-    return verify(arguments.rest)
+    return _tell(export_bundle(_database_url(), arguments.folder, arguments.org, arguments.key))
 
 
 def _database_url() -> str:
@@ -204,8 +201,15 @@ def _database_url() -> str:
     return url
 
 
-def _tell(report: "Report", as_json: bool) -> int:
-    print(json.dumps(report.document) if as_json else report.text)
+def _tell_as(report: "Report", as_json: bool) -> int:
+    if not as_json:
+        return _tell(report)
+    print(json.dumps(report.document))
+    return GOOD if report.is_good else NOT_GOOD
+
+
+def _tell(report: "Report | Told") -> int:
+    print(report.text)
     return GOOD if report.is_good else NOT_GOOD
 
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.auditor import checkpoints
 from services.auditor.checkpoints import Signed
+from services.auditor.export import complete
 from services.auditor.signing_key import SigningKey
-from services.auditor.trees import Tree
-from services.auditor.verify_bundle import CHECKPOINT, MANIFEST, PROOFS, ROOT, Head, digest_of, manifest_of
+from services.auditor.verify_bundle import ROOT, Head
 
 AT = "2026-11-24T10:00:00.000Z"
 
@@ -67,15 +67,7 @@ class Forge:
         for org, values in ledgers.items():
             (bundle / "records" / f"{org}.jsonl").write_bytes(b"".join(value + b"\n" for value in values))
             (bundle / "headers" / f"{org}.jsonl").write_bytes(b'[["kid","YQ=="]]\n' * len(values))
-        tree, proofs = Tree(signed.leaves), {}
-        for index, (org, said) in enumerate(signed.heads.items()):
-            if org in ledgers:
-                path = [step.hex() for step in tree.path(index)]
-                proofs[org] = {"head": said.hash, "index": index, "path": path, "revision": said.revision}
-        (bundle / CHECKPOINT).write_bytes(signed.note)
-        (bundle / PROOFS).write_text(json.dumps(proofs, sort_keys=True, indent=1) + "\n")
-        files = {path.relative_to(bundle).as_posix(): digest_of(path) for path in bundle.rglob("*") if path.is_file()}
-        (bundle / MANIFEST).write_bytes(manifest_of(files, is_all, self.key.fingerprint))
+        complete(bundle, signed, ledgers, is_all, self.key.fingerprint)
         return bundle
 
     def honest(self, name: str = "bundle") -> Path:

@@ -11,7 +11,7 @@ Files = Mapping[str, str]
 FUNCTION_LIMIT = 40
 FILE_LIMIT = 300
 # An auditor gets one file and reads it whole: cut in two it could not be handed over.
-LONGER_FILES = {"services/auditor/verify_bundle.py": 400}
+LONGER_FILES = {"services/auditor/verify_bundle.py": 420}
 SOURCE = ("schemas", "services", "keyledger")
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
 # Which files may import a library: the fewer they are, the easier it is to replace or to reason about.

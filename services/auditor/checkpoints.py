@@ -1,4 +1,5 @@
-"""Checkpoints: one line per organisation, one RFC 6962 root over the lines, one signed note; kept in PostgreSQL.
+"""Checkpoints: one line per organisation, one RFC 6962 root over the lines, one signed note; kept in PostgreSQL and
+as files.
 
 The note is a C2SP tlog-checkpoint: origin, number of organisations, root in base64, and as extension line the time.
 """
@@ -6,12 +7,13 @@ The note is a C2SP tlog-checkpoint: origin, number of organisations, root in bas
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 
 from services.auditor.signing_key import SigningKey
-from services.auditor.verify_bundle import Head, leaf_hash, tree_root
+from services.auditor.verify_bundle import Head, leaf_hash, read_keys, read_lines, read_shipped, tree_root
 
 Session = psycopg.Connection[tuple[Any, ...]]
 _TABLE: Final = """
@@ -22,6 +24,7 @@ _TABLE: Final = """
         lines     bytea NOT NULL -- One per organisation, in the order of the bytes: org, revision, hash.
     )
 """
+_SUFFIX: Final = ".checkpoint"
 _TABLES_LOCK: Final = 0x6B6C_6175
 
 
@@ -36,8 +39,7 @@ class Signed:
     @property
     def heads(self) -> dict[str, Head]:
         """What it says about each organisation, in the order of the leaves."""
-        rows = (line.split(" ") for line in self.lines.decode().splitlines())
-        return {org: Head(int(revision), hash_) for org, revision, hash_ in rows}
+        return read_lines(self.lines)
 
     @property
     def leaves(self) -> list[bytes]:
@@ -58,6 +60,13 @@ def sign(key: SigningKey, heads: Mapping[str, Head], time: str) -> Signed:
     return Signed(time, note, lines)
 
 
+def verified(whole: bytes, public_keys: str) -> Signed:
+    """A checkpoint as it is shipped, with the time that was signed. Raises Unverified, and ValueError for bad keys."""
+    checkpoint, _ = read_shipped(whole, read_keys(public_keys))
+    text, signatures, lines = whole.split(b"\n\n", 2)
+    return Signed(checkpoint.time, text + b"\n\n" + signatures + b"\n", lines)
+
+
 def make_table(session: Session) -> None:
     """Make the table where it is missing; several processes may do so at once."""
     with session.transaction():
@@ -65,14 +74,27 @@ def make_table(session: Session) -> None:
         session.execute(_TABLE)
 
 
-def newest(session: Session) -> Signed | None:
-    """The last checkpoint that was signed; None when there is none."""
-    found = session.execute(
-        "SELECT signed_at, note, lines FROM auditor.checkpoints ORDER BY signed_at DESC LIMIT 1"
-    ).fetchone()
-    return None if found is None else Signed(*found)
+def newest(session: Session, public_keys: str) -> Signed | None:
+    """The newest checkpoint in PostgreSQL; None when there is none. Raises Unverified for one that we did not sign."""
+    found = session.execute("SELECT note, lines FROM auditor.checkpoints ORDER BY signed_at DESC LIMIT 1").fetchone()
+    return None if found is None else verified(Signed("", *found).whole, public_keys)
 
 
-def keep(session: Session, signed: Signed) -> None:
-    """Store a checkpoint. Raises psycopg.errors.UniqueViolation when there is one of that time."""
-    session.execute("INSERT INTO auditor.checkpoints VALUES (%s, %s, %s)", [signed.time, signed.note, signed.lines])
+def newest_file(folder: Path, public_keys: str) -> Signed | None:
+    """The newest checkpoint in a folder; None when there is none. Raises Unverified for one that we did not sign."""
+    files = sorted(folder.glob(f"*{_SUFFIX}"))
+    return verified(files[-1].read_bytes(), public_keys) if files else None
+
+
+def keep(session: Session, folder: Path, signed: Signed) -> Path:
+    """Store a checkpoint in both places, where it is not there already; gives the file. Raises OSError and psycopg.Error."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{signed.time.replace(':', '-')}{_SUFFIX}"
+    draft = file.with_suffix(".new")
+    draft.write_bytes(signed.whole)
+    draft.replace(file)
+    session.execute(
+        "INSERT INTO auditor.checkpoints VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        [signed.time, signed.note, signed.lines],
+    )
+    return file

@@ -4,11 +4,11 @@ import json
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from services.auditor import checkpoints
 from services.auditor.checkpoints import Session, Signed
-from services.auditor.trees import Tree
 from services.auditor.verify_bundle import (
     CHECKPOINT,
     MANIFEST,
@@ -18,6 +18,7 @@ from services.auditor.verify_bundle import (
     manifest_of,
     read_checkpoint,
     read_keys,
+    tree_levels,
 )
 
 _RECORDS: Final = """
@@ -29,7 +30,7 @@ _LOOK_S: Final = 0.1
 
 
 class CannotExport(Exception):
-    """Nothing complete was written; the message says why."""
+    """Nothing was written; the message says why."""
 
 
 def export(
@@ -42,38 +43,42 @@ def export(
 ) -> Signed:
     """Write a bundle of some organisations, or of all when none is named, as of the newest checkpoint.
 
-    For `wait_s` seconds a projector that is behind is waited for. `folder` must not exist; `tell` hears how many records are written and how many there are. Raises CannotExport,
-    Unverified for a checkpoint that none of `public_keys` signed, OSError and psycopg.Error.
+    For `wait_s` seconds a projector that is behind is waited for. `folder` must not exist, and does not when this raises;
+    `tell` hears how many records are written and how many there are. Raises CannotExport, Unverified for a checkpoint
+    that none of `public_keys` signed, OSError and psycopg.Error.
     """
-    signed = _newest(session)
-    fingerprint = read_checkpoint(signed.note, read_keys(public_keys)).fingerprint
-    heads = signed.heads
-    wanted = {org: head for org, head in heads.items() if not orgs or org in orgs}
-    unknown = set(orgs) - heads.keys()
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: name a new folder")
+    checkpoints.make_table(session)
+    signed = checkpoints.newest(session, public_keys)
+    if signed is None:
+        raise CannotExport("nothing was signed yet: run `keyledger audit checkpoint` first")
+    wanted = {org: head for org, head in signed.heads.items() if not orgs or org in orgs}
+    unknown = set(orgs) - wanted.keys()
     if unknown:
         raise CannotExport(f"the checkpoint of {signed.time} knows no organisation {min(unknown)}")
     _await_projector(session, wanted, time.monotonic() + wait_s)
-    for part in ("records", "headers"):
-        (folder / part).mkdir(parents=True, exist_ok=False)
-    done, total = 0, sum(head.revision for head in wanted.values())
-    for org, head in wanted.items():
-        _write_records(session, folder, org, head)
-        done += head.revision
-        tell(done, total)
+    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.", ignore_cleanup_errors=True) as draft:
+        made = Path(draft) / "bundle"
+        for part in ("records", "headers"):
+            (made / part).mkdir(parents=True)
+        done, total = 0, sum(head.revision for head in wanted.values())
+        for org, head in wanted.items():
+            _write_records(session, made, org, head)
+            done += head.revision
+            tell(done, total)
+        complete(made, signed, wanted, not orgs, read_checkpoint(signed.note, read_keys(public_keys)).fingerprint)
+        made.rename(folder)
+    return signed
+
+
+def complete(folder: Path, signed: Signed, orgs: Collection[str], is_all: bool, fingerprint: str) -> None:
+    """Write what a bundle has beside the records of these organisations. Raises OSError."""
     (folder / CHECKPOINT).write_bytes(signed.note)
-    (folder / PROOFS).write_text(json.dumps(_proofs(signed, wanted), sort_keys=True, indent=1) + "\n")
+    (folder / PROOFS).write_text(json.dumps(_proofs(signed, orgs), sort_keys=True, indent=1) + "\n")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
-    (folder / MANIFEST).write_bytes(manifest_of(digests, not orgs, fingerprint))
-    return signed
-
-
-def _newest(session: Session) -> Signed:
-    checkpoints.make_table(session)
-    signed = checkpoints.newest(session)
-    if signed is None:
-        raise CannotExport("nothing was signed yet: run `keyledger audit checkpoint` first")
-    return signed
+    (folder / MANIFEST).write_bytes(manifest_of(digests, is_all, fingerprint))
 
 
 def _await_projector(session: Session, wanted: dict[str, Head], deadline: float) -> None:
@@ -111,10 +116,17 @@ def _write_records(session: Session, folder: Path, org: str, head: Head) -> None
         )
 
 
-def _proofs(signed: Signed, wanted: dict[str, Head]) -> dict[str, dict[str, object]]:
-    tree, proofs = Tree(signed.leaves), {}
+def _proofs(signed: Signed, orgs: Collection[str]) -> dict[str, dict[str, object]]:
+    levels, proofs = tree_levels(signed.leaves), {}
     for index, (org, head) in enumerate(signed.heads.items()):
-        if org in wanted:
-            path = [step.hex() for step in tree.path(index)]
+        if org in orgs:
+            path = [step.hex() for step in audit_path(levels, index)]
             proofs[org] = {"head": head.hash, "index": index, "path": path, "revision": head.revision}
     return proofs
+
+
+def audit_path(levels: list[list[bytes]], index: int) -> list[bytes]:
+    """RFC 6962, section 2.1.1: the hashes that lead from a leaf of a tree to its root."""
+    return [
+        level[at ^ 1] for height, level in enumerate(levels[:-1]) for at in [index >> height] if at ^ 1 < len(level)
+    ]

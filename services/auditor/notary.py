@@ -6,6 +6,7 @@ other, and nobody could trust either.
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from schemas.events import Envelope
@@ -68,7 +69,7 @@ class _Watch:
 
 
 class Notary:
-    """`tell` hears how many records are read and how many there are."""
+    """`folder` has its own copies of what it signed; `tell` hears how many records are read and how many there are."""
 
     def __init__(
         self,
@@ -77,19 +78,21 @@ class Notary:
         keys: LedgerKeys,
         session: Session,
         key: SigningKey,
+        folder: Path,
         clock: Clock,
         tell: Callable[[int, int], None] = lambda done, of: None,
     ) -> None:
         self._log, self._store, self._keys, self._session = log, store, keys, session
-        self._key, self._clock, self._tell = key, clock, tell
+        self._key, self._folder, self._clock, self._tell = key, folder, clock, tell
 
-    def sign(self) -> Signed:
+    def sign(self) -> tuple[Signed, Path]:
         """Follow to the end of the log and sign all heads; the last checkpoint again where nothing has changed since.
 
-        Raises Contradiction, LogUnavailable and psycopg.Error.
+        Gives its file too. Raises Contradiction, Unverified for a last checkpoint that is not ours, LogUnavailable, OSError
+        and psycopg.Error.
         """
         checkpoints.make_table(self._session)
-        before = checkpoints.newest(self._session)
+        before = self._before()
         known = before.heads if before else {}
         self._follow(_Watch(known))
         with self._store.read() as txn:
@@ -97,13 +100,18 @@ class Notary:
             heads = {org: Head(head.revision, head.hash) for org, head in chain.heads() if head.revision}
             _must_continue(chain, heads, known)
         if before is not None and heads == known:
-            return before
+            return before, checkpoints.keep(self._session, self._folder, before)
         # The newest is known by its time, so none may be older than the one before, whatever the clock says.
         now_ms = max(self._clock(), to_ms(before.time) + 1 if before else 0)
         signed = checkpoints.sign(self._key, heads, to_text(now_ms))
         self._log.append(Message(CHECKPOINTS, 0, self._key.origin.encode(), signed.note), _ASK_S)
-        checkpoints.keep(self._session, signed)
-        return signed
+        return signed, checkpoints.keep(self._session, self._folder, signed)
+
+    def _before(self) -> Signed | None:
+        """The newest that was signed: rows can be removed by whoever has SQL, and files by whoever has this machine."""
+        keys = self._key.public_keys()
+        kept = (checkpoints.newest(self._session, keys), checkpoints.newest_file(self._folder, keys))
+        return max(filter(None, kept), key=lambda signed: signed.time, default=None)
 
     def _follow(self, watch: _Watch) -> None:
         handler = LmdbHandler(self._store, self._keys, lambda _: _NoState(), archive=watch)

@@ -7,15 +7,13 @@ notes and public keys: C2SP signed-note.
 import base64
 import hashlib
 import json
-import os
 import secrets
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.auditor.verify_bundle import key_hash
-
-_ED25519 = b"\x01"
+from services.auditor.verify_bundle import ED25519, key_hash
+from services.ledger.key_file import write_once
 
 
 class BadKeyFile(Exception):
@@ -43,7 +41,7 @@ class SigningKey:
         """What others verify with: each key in a line, the old ones included."""
         publics = [key.public_key().public_bytes_raw() for key in self._keys]
         return "".join(
-            f"{self.origin}+{key_hash(self.origin, public).hex()}+{base64.b64encode(_ED25519 + public).decode()}\n"
+            f"{self.origin}+{key_hash(self.origin, public).hex()}+{base64.b64encode(ED25519 + public).decode()}\n"
             for public in publics
         )
 
@@ -56,7 +54,8 @@ class SigningKey:
 def open_signing_key(path: Path) -> SigningKey:
     """Read the file, made with a fresh key when there is none. Raises BadKeyFile, and OSError."""
     if not path.exists():
-        _make(path)
+        seed = Ed25519PrivateKey.generate().private_bytes_raw().hex()
+        write_once(path, {"origin": f"keyledger/{secrets.token_hex(8)}", "seeds": [seed]})
     if path.stat().st_mode & 0o077:
         raise BadKeyFile(f"{path} can be read by others: chmod 600 it, and rotate the key if anybody may have")
     try:
@@ -68,17 +67,3 @@ def open_signing_key(path: Path) -> SigningKey:
     if not keys or not origin or any(character.isspace() or character == "+" for character in origin):
         raise BadKeyFile(f"{path} needs a seed, and an origin without spaces and plus signs")
     return SigningKey(origin, keys)
-
-
-def _make(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = Ed25519PrivateKey.generate().private_bytes_raw().hex()
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
-    scratch.touch(mode=0o600)
-    scratch.write_text(json.dumps({"origin": f"keyledger/{secrets.token_hex(8)}", "seeds": [seed]}))
-    try:
-        os.link(scratch, path)  # Of two processes that start at once the second must not replace the first one's key.
-    except FileExistsError:
-        return
-    finally:
-        scratch.unlink()

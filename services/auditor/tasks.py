@@ -53,26 +53,25 @@ def take_checkpoint(database_url: str, bootstrap: str, ledger_keys: Path, state:
         _progress("reading the ledgers") as tell,
     ):
         try:
-            signed = Notary(log, store, keys, session, key, wall_clock_ms, tell).sign()
-        except Contradiction as error:
+            signed, file = Notary(log, store, keys, session, key, state / "checkpoints", wall_clock_ms, tell).sign()
+        except (Contradiction, Unverified) as error:
             return Told(f"NOT SIGNED: {error}", False)
-    file = state / "checkpoints" / f"{signed.time.replace(':', '-')}.checkpoint"
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(signed.whole)
     return Told(f"signed at {signed.time}: {len(signed.heads)} organisations by {key.origin}; {file}", True)
 
 
 def export_bundle(database_url: str, folder: Path, orgs: Collection[str], key_file: Path) -> Told:
-    """Write a bundle and verify it at once. Raises ValueError for what must be set right, ConnectionError, OSError."""
-    keys = key_file.read_text()
+    """Write a bundle and verify it at once. Raises ValueError for what must be set right, and ConnectionError."""
     try:
+        keys = key_file.read_text()
         with _session(database_url) as session, _progress("exporting") as tell:
             export(session, folder, orgs, keys, tell)
+        report = verify(folder, read_keys(keys), [])
     except (CannotExport, Unverified) as error:
         return Told(f"NOT EXPORTED: {error}", False)
-    except FileExistsError as error:
-        raise ValueError(f"{folder} exists: name a new folder") from error
-    report = verify(folder, read_keys(keys), [])
+    except ConnectionError:
+        raise
+    except OSError as error:  # A file that is not there, a folder that is, a full disk.
+        raise ValueError(str(error)) from error
     return Told("\n".join(lines_of(report)), not report.faults)
 
 

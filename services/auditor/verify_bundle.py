@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 FORMAT: Final = "keyledger-bundle-1"
 ROOT: Final = "0" * 64
 MANIFEST, CHECKPOINT, PROOFS = "manifest.json", "checkpoint", "proofs.json"
-_ED25519: Final = b"\x01"
+ED25519: Final = b"\x01"
+_KEY_HASH_BYTES: Final = 4
 _SIGNATURE_BYTES: Final = 64
 _LINE: Final = re.compile(r"([A-Za-z0-9_-]{1,64}) ([1-9][0-9]{0,15}) ([0-9a-f]{64})")
 
@@ -85,14 +86,19 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+def tree_levels(leaves: list[bytes]) -> list[list[bytes]]:
+    """RFC 6962: the hashes of a tree, level by level, from those of its leaves up to the root."""
+    levels = [leaves]
+    while len(level := levels[-1]) > 1:
+        odd = level[-1:] if len(level) % 2 else []  # It has no neighbour and goes up as it is.
+        pairs = zip(level[::2], level[1::2], strict=False)
+        levels.append([node_hash(left, right) for left, right in pairs] + odd)
+    return levels
+
+
 def tree_root(leaves: list[bytes]) -> bytes:
     """RFC 6962: the root over the hashes of leaves."""
-    if not leaves:
-        return hashlib.sha256().digest()
-    while len(leaves) > 1:
-        odd = leaves[-1:] if len(leaves) % 2 else []
-        leaves = [node_hash(*leaves[at : at + 2]) for at in range(0, len(leaves) - 1, 2)] + odd
-    return leaves[0]
+    return tree_levels(leaves)[-1][0] if leaves else hashlib.sha256().digest()
 
 
 def root_by_proof(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
@@ -121,15 +127,15 @@ def read_keys(text: str) -> dict[tuple[str, bytes], bytes]:
     for line in text.split():
         name, hash_, encoded = line.split("+", 2)
         public = base64.b64decode(encoded, validate=True)
-        if public[:1] != _ED25519 or key_hash(name, public[1:]).hex() != hash_:
+        if public[:1] != ED25519 or key_hash(name, public[1:]).hex() != hash_:
             raise ValueError(f"{name}: not an Ed25519 public key of a signed note")
         keys[name, bytes.fromhex(hash_)] = public[1:]
     return keys
 
 
 def key_hash(name: str, public: bytes) -> bytes:
-    """C2SP signed-note: the four bytes by which a signature names its key."""
-    return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+    """C2SP signed-note: the bytes by which a signature names its key."""
+    return hashlib.sha256(name.encode() + b"\n" + ED25519 + public).digest()[:_KEY_HASH_BYTES]
 
 
 def read_checkpoint(note: bytes, keys: dict[tuple[str, bytes], bytes]) -> Checkpoint:
@@ -149,14 +155,14 @@ def _signer(text: bytes, signatures: str, keys: dict[tuple[str, bytes], bytes]) 
     for line in signatures.splitlines():
         dash, name, encoded = line.split(" ")
         signature = base64.b64decode(encoded, validate=True)
-        if dash != "—" or len(signature) != len(b"hash") + _SIGNATURE_BYTES:
+        if dash != "—" or len(signature) != _KEY_HASH_BYTES + _SIGNATURE_BYTES:
             raise ValueError("a signature line is malformed")
         names.append(name)
-        public = keys.get((name, signature[:4]))
+        public = keys.get((name, signature[:_KEY_HASH_BYTES]))
         if public is None:
             continue
         try:
-            Ed25519PublicKey.from_public_bytes(public).verify(signature[4:], text)
+            Ed25519PublicKey.from_public_bytes(public).verify(signature[_KEY_HASH_BYTES:], text)
         except InvalidSignature as error:
             raise Unverified("signature", "the checkpoint was changed: its signature is not of this text") from error
         return hashlib.sha256(public).hexdigest()
@@ -172,10 +178,11 @@ def verify(bundle: Path, keys: dict[tuple[str, bytes], bytes], shipped: list[Pat
     report.checkpoint = _guarded(report, read_checkpoint, note, keys)
     for org, proof in sorted(proofs.items()):
         head = _guarded(report, _head, org, proof, report.checkpoint)
-        chains[org] = _guarded(report, _links, bundle, org, digests) or []
-        if head is not None and chains[org]:
-            _guarded(report, check_chain, org, chains[org], head)
-        report.records[org] = len(chains[org])
+        links = _guarded(report, _links, bundle, org, digests) if head is not None else None
+        if links is not None:
+            _guarded(report, check_chain, org, links, head)
+            chains[org] = links
+        report.records[org] = len(links or ())
     if report.checkpoint is not None:
         if want_all or manifest.get("all") or not proofs:
             _guarded(report, _check_complete, proofs, report.checkpoint)
@@ -309,8 +316,13 @@ def read_shipped(content: bytes, keys: dict[tuple[str, bytes], bytes]) -> tuple[
     rows = lines.splitlines()
     if tree_root([leaf_hash(row) for row in rows]) != checkpoint.root or len(rows) != checkpoint.size:
         raise Unverified("proof", f"the lines of the checkpoint of {checkpoint.time} are not those that were signed")
-    found = [row.decode().split(" ") for row in rows]
-    return checkpoint, {org: Head(int(revision), hash_) for org, revision, hash_ in found}
+    return checkpoint, read_lines(lines)
+
+
+def read_lines(lines: bytes) -> dict[str, Head]:
+    """What the lines of a checkpoint say about each organisation, in the order of the leaves."""
+    rows = (row.decode().split(" ") for row in lines.splitlines())
+    return {org: Head(int(revision), hash_) for org, revision, hash_ in rows}
 
 
 def _check_shipped(

@@ -1,7 +1,6 @@
 """The Ed25519 keys that sign tokens: a file of the console's own, published as a JWKS (RFC 7517)."""
 
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schemas import tokens
 from schemas.tokens import Claims
+from services.ledger.key_file import write_once
 
 
 class BadKeyFile(Exception):
@@ -36,7 +36,8 @@ def open_signing_keys(state_dir: Path) -> SigningKeys:
     """Read `signing-keys.json` (mode 0600) in this folder, made at the first start. Raises BadKeyFile."""
     path = state_dir / "signing-keys.json"
     if not path.exists():
-        _make(path)
+        seed = Ed25519PrivateKey.generate().private_bytes_raw().hex()
+        write_once(path, {"keys": [{"kid": secrets.token_hex(8), "seed": seed}]})
     try:
         entries = json.loads(path.read_text())["keys"]
         keys = {str(one["kid"]): Ed25519PrivateKey.from_private_bytes(bytes.fromhex(one["seed"])) for one in entries}
@@ -45,19 +46,3 @@ def open_signing_keys(state_dir: Path) -> SigningKeys:
     if not keys:
         raise BadKeyFile(f"There is no signing key in {path}.")
     return SigningKeys(keys)
-
-
-def _make(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = Ed25519PrivateKey.generate().private_bytes_raw().hex()
-    document = {"keys": [{"kid": secrets.token_hex(8), "seed": seed}]}
-    scratch = path.with_suffix(f".{os.getpid()}.new")
-    scratch.touch(mode=0o600)
-    scratch.write_text(json.dumps(document))
-    try:
-        # A link, not a rename: of two processes that start at once the second must not replace the first one's keys.
-        os.link(scratch, path)
-    except FileExistsError:
-        return
-    finally:
-        scratch.unlink()

@@ -7,12 +7,12 @@ readers accept all of them, writers use the current one, so a key is rotated by 
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from services.ledger.key_file import write_once
 from services.ledger.records import Record
 
 KEY_BYTES: Final = 32
@@ -62,7 +62,9 @@ def load_or_make(path: Path) -> LedgerKeys:
     Raises BadKeyFile.
     """
     if not path.exists():
-        _write_once(path, new_keys())
+        fresh = new_keys()
+        keys_in_hex = {kid: key.hex() for kid, key in fresh.keys.items()}
+        write_once(path, {"current": fresh.current, "keys": keys_in_hex})
     try:
         document = json.loads(path.read_text())
         keys = {str(kid): bytes.fromhex(text) for kid, text in document["keys"].items()}
@@ -72,17 +74,3 @@ def load_or_make(path: Path) -> LedgerKeys:
     if loaded.current not in keys or any(len(key) < KEY_BYTES for key in keys.values()):
         raise BadKeyFile(f"{path}: `current` must name a key, and every key needs {KEY_BYTES} bytes or more")
     return loaded
-
-
-def _write_once(path: Path, keys: LedgerKeys) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"current": keys.current, "keys": {kid: key.hex() for kid, key in keys.keys.items()}}
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    draft.touch(mode=0o600)
-    draft.write_text(json.dumps(document))
-    try:
-        os.link(draft, path)  # Fails when another process was first: then its keys are the ones.
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()

@@ -1,16 +1,14 @@
 """The commands of docs/audit.md work when pasted: from the public key to a bundle that verifies offline."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.pasting import ROOT, paste
 from tests.end_to_end.system import System
 
-ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/audit.md").read_text(), re.DOTALL)
 
 
@@ -30,21 +28,9 @@ def folder(system: System, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", text],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_the_commands_work_as_printed_and_a_changed_byte_is_found(system: System, folder: Path) -> None:
     assert len(BLOCKS) == 4
-    done = run(folder, script(system))
+    done = paste(script(system), folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^signed at \S+: [0-9]+ organisations by keyledger/", done.stdout, re.MULTILINE)
     verified = [line for line in done.stdout.splitlines() if line.startswith("VERIFIED: ")]
@@ -53,7 +39,7 @@ def test_the_commands_work_as_printed_and_a_changed_byte_is_found(system: System
     assert (folder / "evidence/records/demo.jsonl").stat().st_size > 0
     records = folder / "evidence/records/demo.jsonl"
     records.write_bytes(records.read_bytes().replace(b'"role":"member"', b'"role":"admin" ', 1))
-    again = run(folder, f"{sys.executable} -I verify_bundle.py evidence --key notary.pub --all")
+    again = paste(f"{sys.executable} -I verify_bundle.py evidence --key notary.pub --all", folder)
     assert again.returncode == 1, again.stderr
     assert re.match(r"changed: demo: record [0-9]+ was changed", again.stdout)
     assert "NOT VERIFIED: " in again.stdout
@@ -61,15 +47,19 @@ def test_the_commands_work_as_printed_and_a_changed_byte_is_found(system: System
 
 def test_what_is_missing_is_said_in_one_line(system: System, folder: Path) -> None:
     keyledger = f"{sys.executable} -m keyledger.cli audit"
-    without = run(folder, f"unset DATABASE_URL; {keyledger} export evidence --key var/first-start.json")
+    without = paste(f"unset DATABASE_URL; {keyledger} export evidence --key var/first-start.json", folder)
     assert (without.returncode, without.stderr) == (
         2,
         "keyledger: DATABASE_URL must say where the projector's PostgreSQL is\n",
     )
-    away = run(
-        folder,
+    no_key = paste(f"export DATABASE_URL=postgresql://127.0.0.1:1/none; {keyledger} export evidence --key none", folder)
+    assert (no_key.returncode, no_key.stderr) == (2, "keyledger: [Errno 2] No such file or directory: 'none'\n")
+    verify = paste(f"{keyledger} verify --key none evidence", folder)
+    assert (verify.returncode, verify.stderr) == (2, "cannot verify: [Errno 2] No such file or directory: 'none'\n")
+    away = paste(
         f"export DATABASE_URL=postgresql://127.0.0.1:1/none KEYLEDGER_LEDGER_KEYS=var/ledger-keys"
         f" KEYLEDGER_STATE_DIR={folder}/state; {keyledger} checkpoint",
+        folder,
     )
     assert away.returncode == 3
     assert away.stderr.startswith("keyledger: PostgreSQL does not answer: ")

@@ -1,9 +1,7 @@
 """The examples of docs/publishing.md work when pasted: all three ways of publishing end up in the counts of the key."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,11 +10,11 @@ import pytest
 from schemas.topics import EXTERNAL_USAGE, PARTITIONS
 from services.ledger.kafka_log import KafkaLog
 from services.ledger.records import TopicPartition
+from tests.end_to_end.pasting import ROOT, paste
 from tests.end_to_end.system import System
 from tests.unit.test_schemas_asyncapi import check
 from tests.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs/publishing.md").read_text(), re.DOTALL)
 
 
@@ -38,15 +36,7 @@ def folder(system: System, tmp_path: Path) -> Path:
 
 def test_the_examples_work_as_printed_and_every_use_is_counted_once(system: System, folder: Path) -> None:
     assert [language for language, _ in BLOCKS] == ["sh", "python", "sh", "python", "sh"]
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", script(system)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = paste(script(system), folder)
     assert done.returncode == 0, done.stdout + done.stderr
     printed = done.stdout.splitlines()
     assert "{'waiting': 0, 'sent': 2, 'failures': 0}" in printed

@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 
 from services.auditor import verify_bundle
-from services.auditor.trees import Tree
-from services.auditor.verify_bundle import Unverified, leaf_hash, main, read_keys, root_by_proof, tree_root, verify
+from services.auditor.export import audit_path
+from services.auditor.verify_bundle import (
+    Unverified,
+    leaf_hash,
+    main,
+    read_keys,
+    root_by_proof,
+    tree_levels,
+    tree_root,
+    verify,
+)
 from tests.bundles import Forge, ledger, signing_key
 
 # The test vectors of the Certificate Transparency project: inputs, the roots over the first 1 to 8, and audit paths.
@@ -71,7 +80,7 @@ def test_the_tree_is_that_of_the_published_vectors() -> None:
 @pytest.mark.parametrize(("index", "size"), PATHS)
 def test_an_audit_path_is_that_of_the_published_vectors(index: int, size: int) -> None:
     leaves = [leaf_hash(bytes.fromhex(text)) for text in INPUTS[:size]]
-    assert [step.hex() for step in Tree(leaves).path(index)] == PATHS[index, size]
+    assert [step.hex() for step in audit_path(tree_levels(leaves), index)] == PATHS[index, size]
 
 
 def test_every_leaf_of_trees_of_all_sizes_is_proven_and_nothing_else_is() -> None:
@@ -79,7 +88,7 @@ def test_every_leaf_of_trees_of_all_sizes_is_proven_and_nothing_else_is() -> Non
         leaves = [leaf_hash(bytes([number])) for number in range(size)]
         root = tree_root(leaves)
         for index, leaf in enumerate(leaves):
-            path = Tree(leaves).path(index)
+            path = audit_path(tree_levels(leaves), index)
             assert root_by_proof(leaf, index, size, path) == root
             assert root_by_proof(leaf_hash(b"another"), index, size, path) != root
             with pytest.raises(ValueError, match="too long"):
