@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from benchmarks import append, checker, commands, measure, pages, peer_eventsourcing, projection, scale, usage
+from benchmarks import append, bundles, checker, commands, measure, pages, peer_eventsourcing, projection, scale, usage
 
 BENCHMARKS = {
     "append": append.run,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "projection": projection.run,
     "usage": usage.run,
     "pages": pages.run,
+    "bundles": bundles.run,
     "peer_eventsourcing": peer_eventsourcing.run,
 }
 

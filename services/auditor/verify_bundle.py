@@ -244,7 +244,7 @@ def _links(bundle: Path, org: str, digests: dict[str, tuple[str, int]]) -> list[
 
 def _link(org: str, number: int, value: bytes) -> Link:
     try:
-        document = json.loads(value)
+        document = json.loads(value.decode())
         revision, parent = document["revision"], document["parent"]
         if document["org"] != org or type(revision) is not int or type(parent) is not str:
             raise ValueError("it is no event of this organisation")
