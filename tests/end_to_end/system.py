@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -53,6 +54,7 @@ class System:
         self.issued: set[str] = set()  # Every key, password and token that went over the wire.
         self._parts = ExitStack()
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._signing_in = threading.Lock()
 
     @property
     def urls(self) -> dict[str, list[str]]:
@@ -163,13 +165,19 @@ class System:
         return {"operator": facts["operator"], "admin": facts["demo"]["admin"], "member": facts["demo"]["member"]}
 
     def token(self, who: str) -> str:
-        """A signed token of one of the first people, signed in anew when the last one is four minutes old."""
-        token, made_at = self._tokens.get(who, ("", float("-inf")))
-        if time.monotonic() - made_at > 200:
-            person = self.people()[who]
-            token, made_at = self.sign_in(person["email"], person["password"]), time.monotonic()
-            self._tokens[who] = token, made_at
-        return token
+        """A signed token of one of the first people."""
+        person = self.people()[who]
+        return self.signed_in(person["email"], person["password"])
+
+    def signed_in(self, email: str, password: str) -> str:
+        """A signed token, made anew when the last one is more than three minutes old."""
+        # One sign-in at a time: eight threads that find an old token are eight tries at once, and five are the limit.
+        with self._signing_in:
+            token, made_at = self._tokens.get(email, ("", float("-inf")))
+            if time.monotonic() - made_at > 200:
+                token, made_at = self.sign_in(email, password), time.monotonic()
+                self._tokens[email] = token, made_at
+            return token
 
     def sign_in(self, email: str, password: str) -> str:
         """A signed token."""

@@ -1,7 +1,6 @@
 """An organisation of a test's own in a running system: its people, their tokens, and every revision it was answered."""
 
 import os
-import time
 from typing import Any
 
 from tests.end_to_end.system import Answer, System
@@ -9,7 +8,6 @@ from tests.waiting import eventually
 
 FULL = os.environ.get("KEYLEDGER_FULL") == "1"
 """The full form of a heavy test; otherwise the small one, which is part of every run."""
-_TOKEN_S = 200.0
 
 
 class Org:
@@ -20,7 +18,6 @@ class Org:
         self.path = f"/v1/orgs/{org_id}"
         self.answered: set[int] = set()
         self.users: dict[str, str] = {}
-        self._tokens: dict[str, tuple[str, float]] = {}
         self.made("operator", "POST", "/v1/orgs", {"org_id": org_id})
         self.add("admin", role="admin")
         self.made("admin", "PUT", f"{self.path}/keys-enabled", {"enabled": True})
@@ -45,11 +42,7 @@ class Org:
         """A signed token of one of its people, or of the operator."""
         if who == "operator":
             return self.system.token(who)
-        token, made_at = self._tokens.get(who, ("", float("-inf")))
-        if time.monotonic() - made_at > _TOKEN_S:
-            token, made_at = self.system.sign_in(f"{who}@{self.id}.test", self.password(who)), time.monotonic()
-            self._tokens[who] = token, made_at
-        return token
+        return self.system.signed_in(f"{who}@{self.id}.test", self.password(who))
 
     def call(self, who: str, method: str, path: str, body: Any = None, at: int = 0, **headers: str) -> Answer:
         """A call to a command API; remembers the revision that it answers."""
