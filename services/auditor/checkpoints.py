@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from services.auditor.signing_key import SigningKey
 from services.auditor.verify_bundle import Head, leaf_hash, read_keys, read_lines, read_shipped, tree_root
@@ -35,6 +36,11 @@ class Signed:
     time: str
     note: bytes
     lines: bytes
+
+    @property
+    def origin(self) -> str:
+        """Whose notary signed."""
+        return self.note.split(b"\n", 1)[0].decode()
 
     @property
     def heads(self) -> dict[str, Head]:
@@ -74,9 +80,16 @@ def make_table(session: Session) -> None:
         session.execute(_TABLE)
 
 
-def newest(session: Session, public_keys: str) -> Signed | None:
-    """The newest checkpoint in PostgreSQL; None when there is none. Raises Unverified for one that we did not sign."""
-    found = session.execute("SELECT note, lines FROM auditor.checkpoints ORDER BY signed_at DESC LIMIT 1").fetchone()
+def newest(session: psycopg.Connection[Any], public_keys: str) -> Signed | None:
+    """The newest checkpoint in PostgreSQL; None when there is none. Raises Unverified for one that we did not sign.
+
+    The session may be one that only reads, and of any kind of rows.
+    """
+    cursor = session.cursor(row_factory=tuple_row)
+    if cursor.execute("SELECT to_regclass('auditor.checkpoints')").fetchone() == (None,):
+        return None
+    cursor.execute("SELECT note, lines FROM auditor.checkpoints ORDER BY signed_at DESC LIMIT 1")
+    found = cursor.fetchone()
     return None if found is None else verified(Signed("", *found).whole, public_keys)
 
 

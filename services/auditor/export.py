@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import tuple_row
 
 from services.auditor import checkpoints
-from services.auditor.checkpoints import Session, Signed
+from services.auditor.checkpoints import Signed
 from services.auditor.verify_bundle import (
     CHECKPOINT,
     MANIFEST,
@@ -34,7 +37,7 @@ class CannotExport(Exception):
 
 
 def export(
-    session: Session,
+    session: psycopg.Connection[Any],
     folder: Path,
     orgs: Collection[str],
     public_keys: str,
@@ -49,7 +52,6 @@ def export(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists: name a new folder")
-    checkpoints.make_table(session)
     signed = checkpoints.newest(session, public_keys)
     if signed is None:
         raise CannotExport("nothing was signed yet: run `keyledger audit checkpoint` first")
@@ -81,9 +83,10 @@ def complete(folder: Path, signed: Signed, orgs: Collection[str], is_all: bool, 
     (folder / MANIFEST).write_bytes(manifest_of(digests, is_all, fingerprint))
 
 
-def _await_projector(session: Session, wanted: dict[str, Head], deadline: float) -> None:
+def _await_projector(session: psycopg.Connection[Any], wanted: dict[str, Head], deadline: float) -> None:
+    cursor = session.cursor(row_factory=tuple_row)
     while True:
-        reached: dict[str, int] = dict(session.execute("SELECT org_id, revision FROM read.heads").fetchall())
+        reached: dict[str, int] = dict(cursor.execute("SELECT org_id, revision FROM read.heads").fetchall())
         behind = [org for org, head in wanted.items() if reached.get(org, 0) < head.revision]
         if not behind:
             return
@@ -95,11 +98,11 @@ def _await_projector(session: Session, wanted: dict[str, Head], deadline: float)
         time.sleep(_LOOK_S)
 
 
-def _write_records(session: Session, folder: Path, org: str, head: Head) -> None:
+def _write_records(session: psycopg.Connection[Any], folder: Path, org: str, head: Head) -> None:
     count = 0
     with (
         session.transaction(),
-        session.cursor("export") as cursor,
+        session.cursor("export", row_factory=tuple_row) as cursor,
         (folder / "records" / f"{org}.jsonl").open("wb") as records,
         (folder / "headers" / f"{org}.jsonl").open("wb") as headers,
     ):

@@ -20,6 +20,7 @@ from services.ledger.lmdb_chain import CHAIN_TABLES
 from services.ledger.store import Store
 
 _KEY_FILE: Final = "signing-key"
+_PUBLIC_FILE: Final = "notary.pub"
 
 
 class Told(NamedTuple):
@@ -38,12 +39,14 @@ def public_keys(state: Path) -> str:
 
 
 def take_checkpoint(database_url: str, bootstrap: str, ledger_keys: Path, state: Path) -> Told:
-    """Sign where every ledger stands, and keep it in `state`/checkpoints too.
+    """Sign where every ledger stands, and keep it in `state`/checkpoints too; the public keys go to `state`/notary.pub,
+    where the read API of this machine may look for them.
 
     Raises ValueError for what must be set right, ConnectionError and LogUnavailable for what is away.
     """
     try:
         key, keys = open_signing_key(state / _KEY_FILE), seal.load_or_make(ledger_keys)
+        (state / _PUBLIC_FILE).write_text(key.public_keys())
     except (BadKeyFile, seal.BadKeyFile) as error:
         raise ValueError(str(error)) from error
     with (

@@ -71,6 +71,7 @@ def environment(config: Config, program: Program, urls: dict[str, list[str]]) ->
         "KEYLEDGER_PORT": str(program.port),
         "KEYLEDGER_STATE_DIR": str(state),
         "KEYLEDGER_LEDGER_KEYS": str(config.var / "ledger-keys"),
+        "KEYLEDGER_NOTARY_KEYS": str(config.var / "auditor" / "notary.pub"),
         "KAFKA_BOOTSTRAP_SERVERS": ",".join(urls["kafka"]),
         "DATABASE_URL": urls["postgres"][0],
         "CONSOLE_URL": urls["console"][0],

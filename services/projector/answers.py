@@ -106,6 +106,59 @@ class QuarantinedUse(Schema):
     org_id, key_id, outcome, count, last_at = _text(), _text(), _text(), _number(), _text()
 
 
+class KeyThen(Schema):
+    """A key at a moment; `code` is what a validation without address and scopes would have said."""
+
+    key_id, user_id, kind, role, name, last4 = (_text() for _ in range(6))
+    scopes = fields.List(fields.String(), required=True, allow_none=True)
+    cidrs = fields.List(fields.String(), required=True, allow_none=True)
+    created_at, expires_at, revoked_at = _text(), _text(allow_none=True), _text(allow_none=True)
+    code = _text()
+
+
+class KeysAsOf(Schema):
+    """All keys that had been created by a moment, oldest first."""
+
+    at = _text()
+    items = fields.List(fields.Nested(KeyThen), required=True)
+
+
+class UsesFrom(Schema):
+    """The uses of a key with one outcome from one address."""
+
+    ip, outcome, count, first_at, last_at = _text(allow_none=True), _text(), _number(), _text(), _text()
+
+
+class Neighbour(Schema):
+    """Another key that was used from the same address."""
+
+    key_id, user_id, ip, count, first_at, last_at = _text(), _text(), _text(), _number(), _text(), _text()
+
+
+class BlastRadius(Schema):
+    """What a leaked key could have touched."""
+
+    key = fields.Nested(KeyThen, required=True)
+    life, commands = (fields.List(fields.Nested(HistoryEntry), required=True) for _ in range(2))
+    addresses = fields.List(fields.Nested(UsesFrom), required=True)
+    siblings = fields.List(fields.Nested(KeyThen), required=True)
+    neighbours = fields.List(fields.Nested(Neighbour), required=True)
+    neighbours_cut = fields.Boolean(required=True)
+
+
+class SignedHead(Schema):
+    """Where a signed checkpoint says that a ledger stood."""
+
+    time, origin, revision, head = _text(), _text(), _number(), _text()
+
+
+class CheckpointState(Schema):
+    """The newest checkpoint (null: none), the revision of now, and whether the archive is what was signed."""
+
+    signed = fields.Nested(SignedHead, required=True, allow_none=True)
+    revision, verified = _number(), fields.Boolean(required=True, allow_none=True)
+
+
 class Me(Schema):
     """Who is calling; `key_id` and `scopes` where an API key is the credential."""
 
@@ -122,9 +175,10 @@ def _list_of(name: str, item: type[Schema]) -> type[Schema]:
     return Schema.from_dict({"items": items, "next_cursor": next_cursor}, name=name)
 
 
-def _read(path: str, summary: str, schema: type[Schema], query: Iterable[str]) -> Operation:
+def _read(path: str, summary: str, schema: type[Schema] | None, query: Iterable[str], *refusals: int) -> Operation:
     documented = {name: parameters.DOCUMENTED[name] for name in query}
-    return Operation("GET", path, summary, {200: schema}, query=documented)
+    refused = (400, 401, 403, 404, *refusals, 503)
+    return Operation("GET", path, summary, {200: schema}, refused, query=documented)
 
 
 _KEYS, _HISTORY = _list_of("Keys", Key), _list_of("History", HistoryEntry)
@@ -144,11 +198,16 @@ OPERATIONS: Final = (
     _read(_ONE_USER + "/keys", "The keys of a user, newest first", _KEYS, parameters.KEYS),
     _read(_ONE_USER + "/usage", "How often the keys of a user were used, oldest first", Usage, parameters.USAGE),
     _read(_ONE_USER + "/refused-uses", "Refused uses of the keys of a user, last first", _REFUSED, parameters.REFUSED),
-    _read(_ORG + "/history", "What happened in an organisation, oldest first", _HISTORY, parameters.HISTORY),
+    _read(_ORG + "/history", "What happened in an organisation, oldest first", _HISTORY, parameters.ORG_HISTORY),
     _read(_ORG + "/usage", "How often the keys of an organisation were used, oldest first", Usage, parameters.USAGE),
     _read(_ORG + "/refused-uses", "Refused uses in an organisation, last first", _REFUSED, parameters.REFUSED),
     _read(_ORG + "/quarantined-uses", "Uses in its name that were not counted", _QUARANTINED, parameters.PAGE),
     _read("/v1/quarantined-uses", "All uses that were not counted, last sent first", _QUARANTINED, parameters.PAGE),
+    _read(_ORG + "/keys-as-of", "The keys of an organisation at a moment", KeysAsOf, parameters.AS_OF),
+    _read(_ONE_KEY + "/blast-radius", "What a leaked key could have touched", BlastRadius, _ONE),
+    _read(_ORG + "/replay", "At most 10,000 events as stored: JSON Lines", None, parameters.REPLAY),
+    _read(_ORG + "/checkpoint", "Up to where the history is signed", CheckpointState, _ONE),
+    _read(_ORG + "/bundle", "A zip file that proves itself, offline too", None, _ONE, 409),
     _read("/v1/me", "Who is calling", Me, parameters.ORG),
 )
 # Once: to make a schema takes longer than to read its row.

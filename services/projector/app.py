@@ -7,6 +7,8 @@ from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
+from services.projector.archive import BrokenArchive
+from services.projector.audit_routes import audit_routes
 from services.projector.routes import Parts, routes
 
 _log = structlog.get_logger("keyledger.projector")
@@ -20,11 +22,13 @@ def create_app(parts: Parts) -> Flask:
     app.url_map.merge_slashes = False  # `//` in a path is an id of the wrong shape, a 404, and no redirection.
     app.extensions["reads"] = parts
     app.register_blueprint(routes)
+    app.register_blueprint(audit_routes)
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(HTTPException, _http_error)
     for away in (psycopg.OperationalError, psycopg.errors.UndefinedTable, PoolTimeout):
         app.register_error_handler(away, _database_unavailable)
     app.register_error_handler(psycopg.errors.QueryCanceled, _too_slow)
+    app.register_error_handler(BrokenArchive, _broken_archive)
     app.register_error_handler(Exception, _bug)
 
     @app.before_request
@@ -55,6 +59,11 @@ def _http_error(error: HTTPException) -> Response:
 def _database_unavailable(error: Exception) -> Response:
     _log.warning("database_unavailable", route=str(request.url_rule), error=str(error))
     return _problem(Problem(503, "database_unavailable", "PostgreSQL does not answer right now", retry_after_s=1))
+
+
+def _broken_archive(error: BrokenArchive) -> Response:
+    _log.error("archive_broken", route=str(request.url_rule), why=str(error))
+    return _problem(Problem(500, "archive_broken", str(error)))
 
 
 def _too_slow(_error: Exception) -> Response:

@@ -28,6 +28,7 @@ class Config:
     address_days: int
     usage_days: int
     usage_tolerance_ms: int
+    notary_keys: Path | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -46,6 +47,7 @@ class Config:
             usage_days=_number(env, "KEYLEDGER_USAGE_DAYS", "400", "a number of days", most=3650),
             usage_tolerance_ms=1000
             * _number(env, "KEYLEDGER_USAGE_TOLERANCE_S", "300", "a number of seconds", most=86_400),
+            notary_keys=Path(env["KEYLEDGER_NOTARY_KEYS"]) if env.get("KEYLEDGER_NOTARY_KEYS") else None,
         )
 
     @property

@@ -38,8 +38,16 @@ DOCUMENTED: Final[dict[str, dict[str, Any]]] = {
     "sort": {"type": "string", "enum": list(SORTS), "default": "newest"},
     "kind": {"type": "string", "enum": list(KINDS)},
     "status": {"type": "string", "enum": list(STATUSES), "default": "all"},
-    "uses": {"type": "string", "enum": ["exclude"]},
+    "uses": {"type": "string", "enum": ["include", "exclude"]},
     "counts": {"type": "string", "enum": ["exclude"]},
+    "key": {"type": "string", "pattern": f"^{ID}$", "description": "events and uses of this key"},
+    "user": {"type": "string", "pattern": f"^{ID}$", "description": "about this user or its keys"},
+    "actor": {"type": "string", "pattern": f"^{ID}$", "description": "done by this user"},
+    "type": {"type": "string", "pattern": "^[A-Za-z]{1,64}$"},
+    "since": _TIME,
+    "until": _TIME,
+    "at": _TIME,
+    "after_revision": {"type": "integer", "minimum": 0, "default": 0},
     "from": _TIME,
     "to": _TIME,
     "step": {"type": "string", "enum": list(STEPS), "default": "day"},
@@ -48,6 +56,9 @@ DOCUMENTED: Final[dict[str, dict[str, Any]]] = {
 """Each parameter with its JSON schema."""
 PAGE: Final = ("limit", "cursor", "min_revision")
 HISTORY: Final = (*PAGE, "void", "uses")
+ORG_HISTORY: Final = (*HISTORY, "key", "user", "actor", "type", "since", "until")
+AS_OF: Final = ("at", "min_revision")
+REPLAY: Final = ("after_revision", "since", "min_revision")
 USERS: Final = (*PAGE, "search", "sort", "kind", "status")
 KEYS: Final = (*PAGE, "state", "owner", "name", "unused_since", "never_used", "expires_before", "search")
 USAGE: Final = ("from", "to", "step", "min_revision")
@@ -75,12 +86,20 @@ class Parameters:
     sort: str = "newest"
     kind: str | None = None
     status: str = "all"
-    uses: bool = True
+    uses: bool | None = None
     counts: bool = True
     start: str | None = None
     end: str | None = None
     step: str = "day"
     outcome: str = Code.REVOKED.value
+    key: str | None = None
+    user: str | None = None
+    actor: str | None = None
+    type: str | None = None
+    since: str | None = None
+    until: str | None = None
+    at: str | None = None
+    after_revision: int = 0
 
 
 def parse(given: Mapping[str, Sequence[str]], allowed: Collection[str]) -> Parameters:
@@ -143,6 +162,12 @@ def _min_revision(text: str) -> tuple[str | None, int]:
     return match[1], int(match[2])
 
 
+def _revision(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise ValueError("must be a revision, such as 17")
+    return int(text)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
@@ -181,8 +206,16 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "sort": _one_of(*SORTS),
     "kind": _one_of(*KINDS),
     "status": _one_of(*STATUSES),
-    "uses": lambda text: _one_of("exclude")(text) != "exclude",
+    "uses": lambda text: _one_of("include", "exclude")(text) == "include",
     "counts": lambda text: _one_of("exclude")(text) != "exclude",
+    "key": _shaped(ID, "is not the id of a key"),
+    "user": _shaped(ID, "is not the id of a user"),
+    "actor": _shaped(ID, "is not the id of a user"),
+    "type": _shaped("[A-Za-z]{1,64}", "is not the type of an event"),
+    "since": _time,
+    "until": _time,
+    "at": _time,
+    "after_revision": _revision,
     "from": _time,
     "to": _time,
     "step": _one_of(*STEPS),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -28,12 +29,13 @@ _ONE: Final = ("min_revision",)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the calls work with."""
+    """What the calls work with. `notary_keys` is the file of public keys that checkpoints are verified with."""
 
     reads: Reads
     callers: Callers
     status: StatusFile
     clock: Clock
+    notary_keys: Path | None = None
 
 
 @routes.get("/v1/orgs")
@@ -43,7 +45,7 @@ def orgs() -> Response:
     access.must_be_operator(caller)
     query = _query(parameters.PAGE)
     with _view(caller.org_id, query, any_org=True) as view:
-        return _answer(answers.listed(view.lists.orgs(query), answers.org), view.state)
+        return answer(answers.listed(view.lists.orgs(query), answers.org), view.state)
 
 
 @routes.get("/v1/orgs/<org>")
@@ -53,37 +55,37 @@ def org(org: str) -> Response:
     access.must_belong(caller, org)
     query = _query(parameters.ORG)
     with _view(org, query) as view:
-        return _answer(answers.org(view.org(org, query.counts and caller.sees_all_of(org))), view.state)
+        return answer(answers.org(view.org(org, query.counts and caller.sees_all_of(org))), view.state)
 
 
 @routes.get("/v1/orgs/<org>/keys")
 def org_keys(org: str) -> Response:
     """The keys of an organisation."""
-    with _all_of(org, parameters.KEYS) as (view, query):
-        return _answer(answers.listed(view.lists.keys(org, query), answers.key), view.state)
+    with all_of(org, parameters.KEYS) as (view, query):
+        return answer(answers.listed(view.lists.keys(org, query), answers.key), view.state)
 
 
 @routes.get("/v1/orgs/<org>/users")
 def org_users(org: str) -> Response:
     """The users of an organisation."""
-    with _all_of(org, parameters.USERS) as (view, query):
-        return _answer(answers.listed(view.lists.users(org, query), answers.user), view.state)
+    with all_of(org, parameters.USERS) as (view, query):
+        return answer(answers.listed(view.lists.users(org, query), answers.user), view.state)
 
 
 @routes.get("/v1/orgs/<org>/history")
 def org_history(org: str) -> Response:
-    """Every event of an organisation."""
-    with _all_of(org, parameters.HISTORY) as (view, query):
+    """Every event of an organisation, or those that are asked for."""
+    with all_of(org, parameters.ORG_HISTORY) as (view, query):
         entries, next_cursor = histories.of_org(view.connection, org, query)
-        return _answer({"items": entries, "next_cursor": next_cursor}, view.state)
+        return answer({"items": entries, "next_cursor": next_cursor}, view.state)
 
 
 @routes.get("/v1/orgs/<org>/quarantined-uses")
 def org_quarantined_uses(org: str) -> Response:
     """The uses that name an organisation and were not counted, and why."""
-    with _all_of(org, parameters.PAGE) as (view, query):
+    with all_of(org, parameters.PAGE) as (view, query):
         page = quarantined_uses.of(view.connection, org, query)
-        return _answer(answers.listed(page, answers.quarantined_use), view.state)
+        return answer(answers.listed(page, answers.quarantined_use), view.state)
 
 
 @routes.get("/v1/quarantined-uses")
@@ -94,7 +96,7 @@ def all_quarantined_uses() -> Response:
     query = _query(parameters.PAGE)
     with _view(caller.org_id, query, any_org=True) as view:
         page = quarantined_uses.of(view.connection, None, query)
-        return _answer(answers.listed(page, answers.quarantined_use), view.state)
+        return answer(answers.listed(page, answers.quarantined_use), view.state)
 
 
 @routes.get("/v1/orgs/<org>/users/<user>")
@@ -102,7 +104,7 @@ def user(org: str, user: str) -> Response:
     """A user."""
     access.must_see_user(_caller(org, user), org, user)
     with _view(org, _query(_ONE)) as view:
-        return _answer(answers.user(view.user(org, user)), view.state)
+        return answer(answers.user(view.user(org, user)), view.state)
 
 
 @routes.get("/v1/orgs/<org>/users/<user>/keys")
@@ -115,7 +117,7 @@ def user_keys(org: str, user: str) -> Response:
     with _view(org, query) as view:
         view.user(org, user)
         page = view.lists.keys(org, replace(query, owner=user))
-        return _answer(answers.listed(page, answers.key), view.state)
+        return answer(answers.listed(page, answers.key), view.state)
 
 
 @routes.get("/v1/orgs/<org>/keys/<key>")
@@ -126,7 +128,7 @@ def key(org: str, key: str) -> Response:
     with _view(org, _query(_ONE)) as view:
         row = view.key(org, key)
         access.must_see_user(caller, org, row["user_id"])
-        return _answer(answers.key(row), view.state)
+        return answer(answers.key(row), view.state)
 
 
 @routes.get("/v1/orgs/<org>/keys/<key>/history")
@@ -140,7 +142,7 @@ def key_history(org: str, key: str) -> Response:
         if query.void:
             access.must_see_all_of(caller, org)
         entries, next_cursor = histories.of_key(view.connection, org, key, query)
-        return _answer({"items": entries, "next_cursor": next_cursor}, view.state)
+        return answer({"items": entries, "next_cursor": next_cursor}, view.state)
 
 
 @routes.get("/v1/orgs/<org>/usage")
@@ -149,8 +151,8 @@ def key_history(org: str, key: str) -> Response:
 def usage(org: str, user: str | None = None, key: str | None = None) -> Response:
     """How often the keys of an organisation or a user, or one key, were used, by hour or day and outcome."""
     with _uses_of(org, user, key, parameters.USAGE) as (view, whose, query):
-        asked = key_uses.period(query, _parts().clock())
-        return _answer(key_uses.by_step(view.connection, whose, asked), view.state)
+        asked = key_uses.period(query, parts().clock())
+        return answer(key_uses.by_step(view.connection, whose, asked), view.state)
 
 
 @routes.get("/v1/orgs/<org>/refused-uses")
@@ -159,9 +161,9 @@ def usage(org: str, user: str | None = None, key: str | None = None) -> Response
 def refused(org: str, user: str | None = None, key: str | None = None) -> Response:
     """Which of these keys were tried in vain, from where, and how often."""
     with _uses_of(org, user, key, parameters.REFUSED) as (view, whose, query):
-        asked = key_uses.period(query, _parts().clock())
+        asked = key_uses.period(query, parts().clock())
         page = refused_uses.of(view.connection, view.people, whose, query, asked)
-        return _answer(answers.listed(page, answers.refused_use), view.state)
+        return answer(answers.listed(page, answers.refused_use), view.state)
 
 
 @routes.get("/v1/me")
@@ -181,7 +183,7 @@ def me() -> Response:
         if caller.key_id is not None:
             shown |= {"key_id": caller.key_id, "scopes": list(caller.scopes or ())}
         with_counts = query.counts and caller.sees_all_of(caller.org_id)
-        return _answer(shown | {"org": answers.org(view.org(caller.org_id, with_counts))}, view.state)
+        return answer(shown | {"org": answers.org(view.org(caller.org_id, with_counts))}, view.state)
 
 
 @routes.get("/healthz")
@@ -193,17 +195,17 @@ def healthz() -> Response:
 @routes.get("/readyz")
 def readyz() -> Response:
     """Whether the follower has caught up and PostgreSQL answers."""
-    why = _parts().status.not_ready(_parts().clock())
+    why = parts().status.not_ready(parts().clock())
     if why is not None:
         raise Problem(503, "not_ready", why, retry_after_s=1)
-    _parts().reads.check()
+    parts().reads.check()
     return _json({"status": "ready"})
 
 
 @routes.get("/metrics")
 def metrics() -> Response:
     """For Prometheus."""
-    return Response(_parts().status.metrics(_parts().clock()), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(parts().status.metrics(parts().clock()), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @routes.get("/openapi.json")
@@ -212,14 +214,15 @@ def openapi_document() -> Response:
     return _json(openapi.document("Keyledger read API", answers.OPERATIONS))
 
 
-def _parts() -> Parts:
-    parts: Parts = current_app.extensions["reads"]
-    return parts
+def parts() -> Parts:
+    """What the app was made with."""
+    found: Parts = current_app.extensions["reads"]
+    return found
 
 
 def _caller(*ids: str) -> Caller:
     """Who asks; ids of the wrong shape exist nowhere. Raises Problem."""
-    caller = _parts().callers.identify(
+    caller = parts().callers.identify(
         request.headers.get("Authorization"), request.remote_addr, request.headers.get("User-Agent")
     )
     if not all(map(_ID.fullmatch, ids)):
@@ -237,14 +240,14 @@ def _view(org: str, query: Parameters, any_org: bool = False) -> Iterator[View]:
     named, revision = query.min_revision or (None, 0)
     if named not in (None, org) and not any_org:
         raise malformed("min_revision names another organisation", ("/min_revision", "is of another organisation"))
-    with _parts().reads.view(org, (named or org, revision)) as view:
+    with parts().reads.view(org, (named or org, revision)) as view:
         yield view
 
 
 @contextmanager
-def _all_of(org: str, allowed: tuple[str, ...]) -> Iterator[tuple[View, Parameters]]:
-    """For who sees all of an organisation: its tables, and what was asked for."""
-    access.must_see_all_of(_caller(org), org)
+def all_of(org: str, allowed: tuple[str, ...], *ids: str) -> Iterator[tuple[View, Parameters]]:
+    """For who sees all of an organisation: its tables, and what was asked for. `ids` are others of the path."""
+    access.must_see_all_of(_caller(org, *ids), org)
     query = _query(allowed)
     with _view(org, query) as view:
         yield view, query
@@ -270,11 +273,16 @@ def _uses_of(
         yield view, Whose(org, user, key), query
 
 
-def _answer(body: Mapping[str, Any], state: State) -> Response:
-    response = _json(body)
+def answer(body: Mapping[str, Any], state: State) -> Response:
+    """A document, and what it stands on."""
+    return stamped(_json(body), state)
+
+
+def stamped(response: Response, state: State) -> Response:
+    """The response with what it stands on in its headers."""
     response.headers["Keyledger-Revision"] = f"{state.org_id}:{state.revision}"
     if state.as_of_ms is not None:
-        response.headers["Keyledger-Lag-Ms"] = str(max(0, _parts().clock() - state.as_of_ms))
+        response.headers["Keyledger-Lag-Ms"] = str(max(0, parts().clock() - state.as_of_ms))
     if state.halt_why is not None:
         response.headers["Keyledger-Halted"] = state.halt_why
     return response

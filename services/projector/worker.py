@@ -32,7 +32,7 @@ def load_app(config: Config) -> Any:
     pool = read_pool(config.database_url, THREADS)
     multiprocessing.util.Finalize(None, pool.close, exitpriority=10)
     callers = Callers(config.checker_url, config.checker_token, urllib3.PoolManager(maxsize=THREADS))
-    return create_app(Parts(Reads(pool), callers, StatusFile(config.metrics_file), wall_clock_ms))
+    return create_app(Parts(Reads(pool), callers, StatusFile(config.metrics_file), wall_clock_ms, config.notary_keys))
 
 
 def log_json() -> None:

@@ -297,7 +297,7 @@ BAD_QUERIES = (
     ),
     *(f"{USERS}?{query}" for query in ("search=" + "x" * 101, "sort=name&sort=name", "kind=", "owner=a")),
     *(f"{KEYS}?{query}" for query in ("search=", "search=%E2%80%AE", "sort=name", "kind=person", "status=all")),
-    *(f"{KEYS}/{key_id(1)}/history?{query}" for query in ("uses=include", "uses=", "search=a")),
+    *(f"{KEYS}/{key_id(1)}/history?{query}" for query in ("uses=perhaps", "uses=", "search=a")),
     *(
         f"{path}?{query}"
         for path in ("/v1/me", f"/v1/orgs/{ORG}")
