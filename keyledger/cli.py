@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from keyledger import audit
 from keyledger.checker import Checker, CheckerUnavailable
 from keyledger.publish import Publisher
+from keyledger.telling import database_url, tell
 from schemas.validation import Code
 from services.ledger.log import LogUnavailable
 
 if TYPE_CHECKING:
-    from services.auditor.tasks import Told
     from services.projector.reports import Report
 
 GOOD, NOT_GOOD, MISUSED, AWAY = 0, 1, 2, 3
@@ -29,7 +30,7 @@ GOOD, NOT_GOOD, MISUSED, AWAY = 0, 1, 2, 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; 0 done, valid or all well, 1 not so, 2 wrong arguments, 3 the checker, Kafka or PostgreSQL is away."""
     typed = sys.argv[1:] if argv is None else argv
-    if list(typed[:2]) == ["audit", "verify"]:
+    if list(typed[:2]) == ["audit", "verify"] and "--live" not in typed:
         from services.auditor.verify_bundle import main as verify  # noqa: PLC0415
 
         return verify([*typed[2:]])
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument("target", type=Path, help="KEYLEDGER_STATE_DIR of the new one: a folder that does not exist")
     snapshot.set_defaults(run=_snapshot)
     _add_reports(commands)
-    _add_audit(commands)
+    audit.add_commands(commands)
     return parser
 
 
@@ -95,28 +96,6 @@ def _add_reports(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     quarantine.set_defaults(run=_usage_quarantine)
     for report in (status, gaps, quarantine):
         report.add_argument("--json", action="store_true", help="for programs")
-
-
-def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """What is signed and exported is asked of DATABASE_URL; to verify needs neither that nor Kafka."""
-    audit = commands.add_parser("audit", help="proofs of the history").add_subparsers(required=True, metavar="COMMAND")
-    checkpoint = audit.add_parser("checkpoint", help="sign where every organisation's ledger stands")
-    checkpoint.add_argument("--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
-    checkpoint.set_defaults(run=_checkpoint)
-    public_key = audit.add_parser("public-key", help="print what others verify with")
-    public_key.set_defaults(run=_public_key)
-    for command in (checkpoint, public_key):
-        state = Path(os.environ.get("KEYLEDGER_STATE_DIR", "var/auditor"))
-        command.add_argument(
-            "--state", type=Path, default=state, help=f"the notary's folder, signing key included ({state})"
-        )
-    export = audit.add_parser("export", help="write a bundle that proves itself, as of the newest checkpoint")
-    export.add_argument("folder", type=Path, help="a folder that does not exist")
-    export.add_argument("--org", action="append", default=[], help="may be given several times (all organisations)")
-    export.add_argument("--key", type=Path, required=True, help="the file of public keys")
-    export.set_defaults(run=_export)
-    # Parsed by the stand-alone verifier itself, so that the two cannot differ; see `main`.
-    audit.add_parser("verify", help="verify a bundle offline, as verify_bundle.py does", add_help=False)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -154,7 +133,7 @@ def _snapshot(arguments: argparse.Namespace) -> int:
 def _projector_status(arguments: argparse.Namespace) -> int:
     from services.projector.reports import projector_status  # noqa: PLC0415
 
-    url = _database_url()
+    url = database_url()
     return _tell_as(
         projector_status(url, arguments.bootstrap, arguments.seconds, arguments.most_behind), arguments.json
     )
@@ -163,53 +142,19 @@ def _projector_status(arguments: argparse.Namespace) -> int:
 def _usage_gaps(arguments: argparse.Namespace) -> int:
     from services.projector.reports import usage_gaps  # noqa: PLC0415
 
-    return _tell_as(usage_gaps(_database_url()), arguments.json)
+    return _tell_as(usage_gaps(database_url()), arguments.json)
 
 
 def _usage_quarantine(arguments: argparse.Namespace) -> int:
     from services.projector.reports import usage_quarantine  # noqa: PLC0415
 
-    return _tell_as(usage_quarantine(_database_url(), arguments.org), arguments.json)
-
-
-def _checkpoint(arguments: argparse.Namespace) -> int:
-    from services.auditor.tasks import take_checkpoint  # noqa: PLC0415
-
-    keys = os.environ.get("KEYLEDGER_LEDGER_KEYS")
-    if not keys:
-        raise ValueError("KEYLEDGER_LEDGER_KEYS must name the services' ledger-keys file")
-    return _tell(take_checkpoint(_database_url(), arguments.bootstrap, Path(keys), arguments.state))
-
-
-def _public_key(arguments: argparse.Namespace) -> int:
-    from services.auditor.tasks import public_keys  # noqa: PLC0415
-
-    print(public_keys(arguments.state), end="")
-    return GOOD
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from services.auditor.tasks import export_bundle  # noqa: PLC0415
-
-    return _tell(export_bundle(_database_url(), arguments.folder, arguments.org, arguments.key))
-
-
-def _database_url() -> str:
-    url = os.environ.get("DATABASE_URL")
-    if not url:
-        raise ValueError("DATABASE_URL must say where the projector's PostgreSQL is")
-    return url
+    return _tell_as(usage_quarantine(database_url(), arguments.org), arguments.json)
 
 
 def _tell_as(report: "Report", as_json: bool) -> int:
     if not as_json:
-        return _tell(report)
+        return tell(report)
     print(json.dumps(report.document))
-    return GOOD if report.is_good else NOT_GOOD
-
-
-def _tell(report: "Report | Told") -> int:
-    print(report.text)
     return GOOD if report.is_good else NOT_GOOD
 
 

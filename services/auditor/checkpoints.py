@@ -5,7 +5,7 @@ The note is a C2SP tlog-checkpoint: origin, number of organisations, root in bas
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,9 @@ _TABLE: Final = """
         note      bytea NOT NULL,
         lines     bytea NOT NULL -- One per organisation, in the order of the bytes: org, revision, hash.
     )
+"""
+_BEFORE: Final = """
+    SELECT signed_at, note, lines FROM auditor.checkpoints WHERE signed_at < %s ORDER BY signed_at DESC LIMIT 1
 """
 _SUFFIX: Final = ".checkpoint"
 _TABLES_LOCK: Final = 0x6B6C_6175
@@ -81,16 +84,23 @@ def make_table(session: Session) -> None:
 
 
 def newest(session: psycopg.Connection[Any], public_keys: str) -> Signed | None:
-    """The newest checkpoint in PostgreSQL; None when there is none. Raises Unverified for one that we did not sign.
+    """The newest checkpoint in PostgreSQL; None when there is none. Raises Unverified for one that we did not sign."""
+    return next(all_of(session, public_keys), None)
 
-    The session may be one that only reads, and of any kind of rows.
+
+def all_of(session: psycopg.Connection[Any], public_keys: str) -> Iterator[Signed]:
+    """The checkpoints in PostgreSQL, newest first; the session may be one that only reads, and of any kind of rows.
+
+    Raises Unverified for one that we did not sign.
     """
     cursor = session.cursor(row_factory=tuple_row)
     if cursor.execute("SELECT to_regclass('auditor.checkpoints')").fetchone() == (None,):
-        return None
-    cursor.execute("SELECT note, lines FROM auditor.checkpoints ORDER BY signed_at DESC LIMIT 1")
-    found = cursor.fetchone()
-    return None if found is None else verified(Signed("", *found).whole, public_keys)
+        return
+    newest_at = "9"
+    # One by one: together they may be larger than memory.
+    while (row := cursor.execute(_BEFORE, [newest_at]).fetchone()) is not None:
+        newest_at, note, lines = row
+        yield verified(Signed("", note, lines).whole, public_keys)
 
 
 def newest_file(folder: Path, public_keys: str) -> Signed | None:

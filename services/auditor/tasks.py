@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, NoReturn
 
 import psycopg
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from schemas.times import wall_clock_ms
 from services.auditor.checkpoints import Session
 from services.auditor.export import CannotExport, export
+from services.auditor.live import compare
 from services.auditor.notary import Contradiction, Notary
 from services.auditor.signing_key import BadKeyFile, open_signing_key
 from services.auditor.verify_bundle import Unverified, lines_of, read_keys, verify
@@ -76,6 +78,26 @@ def export_bundle(database_url: str, folder: Path, orgs: Collection[str], key_fi
     except OSError as error:  # A file that is not there, a folder that is, a full disk.
         raise ValueError(str(error)) from error
     return Told("\n".join(lines_of(report)), not report.faults)
+
+
+def verify_live(database_url: str, bootstrap: str, ledger_keys: Path, key_file: Path | None) -> Told:
+    """Compare Kafka, the archive and the checkpoints. Raises ValueError, ConnectionError and LogUnavailable."""
+    try:
+        keys, public = seal.load_or_make(ledger_keys), None if key_file is None else key_file.read_text()
+    except (seal.BadKeyFile, OSError) as error:
+        raise ValueError(str(error)) from error
+    with (
+        TemporaryDirectory(prefix="keyledger-verify.") as folder,
+        _session(database_url) as session,
+        closing(KafkaLog(bootstrap, "verify")) as log,
+        closing(Store(Path(folder), CHAIN_TABLES)) as store,
+        _progress("reading the log and the archive") as bar,
+    ):
+        try:
+            report = compare(log, session, store, keys, public, bar)
+        except Unverified as error:
+            return Told(f"NOT VERIFIED: {error}", False)
+    return Told("\n".join(report.lines()), not report.fault_count)
 
 
 @contextmanager

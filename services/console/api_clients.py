@@ -1,8 +1,12 @@
 """Clients of the command API, the read API and the auth checker. What they refuse is passed on as the problem it is."""
 
+import re
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -16,6 +20,12 @@ from services.console.caller import Caller
 _TIMEOUT: Final = urllib3.Timeout(connect=2.0, read=10.0)
 COMMAND_TIMEOUT: Final = urllib3.Timeout(connect=2.0, read=40.0)
 """A command that takes rights away is answered once all checkers know, or after 25 s, with 202; before that it is written."""
+
+_DOWNLOAD_TIMEOUT: Final = urllib3.Timeout(connect=2.0, read=120.0)
+_IN_MEMORY_BYTES: Final = 1_000_000
+_NAME: Final = re.compile(r'filename="?([0-9A-Za-z_.-]{1,150})"?$')
+# The read API noticed that what it holds is not what was signed: no outage, but something that people must be told.
+_ALARMS: Final = frozenset({"archive_broken"})
 
 
 class Api:
@@ -35,6 +45,28 @@ class Api:
         """The answer's document and headers. Raises Problem."""
         return self._request("GET", path, token, None, {})
 
+    def download(self, path: str, token: str) -> tuple[IO[bytes], Mapping[str, str]]:
+        """The answer as a file, open at its beginning, and its headers; it is all there. Raises Problem."""
+        with ExitStack() as unless_it_is_all_here:
+            file = unless_it_is_all_here.enter_context(SpooledTemporaryFile(_IN_MEMORY_BYTES))
+            try:
+                with self._pool.request(
+                    "GET",
+                    self._url + path,
+                    headers={"Authorization": f"Bearer {token}"},
+                    timeout=_DOWNLOAD_TIMEOUT,
+                    retries=False,
+                    preload_content=False,
+                ) as answer:
+                    if answer.status != 200:
+                        raise self._refusal(answer.status, _object(answer.data), answer.headers)
+                    shutil.copyfileobj(answer, file)
+            except urllib3.exceptions.HTTPError as error:
+                raise self._away(type(error).__name__) from error
+            unless_it_is_all_here.pop_all()
+        file.seek(0)
+        return file, answer.headers
+
     def _request(
         self, method: str, path: str, token: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
@@ -48,9 +80,7 @@ class Api:
         document = _object(answer.data)
         if 200 <= answer.status < 300 and document is not None:
             return document, answer.headers
-        if 400 <= answer.status < 500 or answer.status == 503:
-            raise self._passed_on(answer.status, document or {}, answer.headers)
-        raise self._away(f"HTTP {answer.status}")
+        raise self._refusal(answer.status, document, answer.headers)
 
     def is_ready(self) -> bool:
         """Whether `/readyz` says so right now."""
@@ -62,6 +92,12 @@ class Api:
 
     def _away(self, why: str) -> Problem:
         return Problem(503, "dependency_away", f"the {self._name} did not answer as it should ({why})", retry_after_s=1)
+
+    def _refusal(self, status: int, document: dict[str, Any] | None, headers: Mapping[str, str]) -> Problem:
+        document = document or {}
+        if 400 <= status < 500 or status == 503 or document.get("code") in _ALARMS:
+            return self._passed_on(status, document, headers)
+        return self._away(f"HTTP {status}")
 
     def _passed_on(self, status: int, document: dict[str, Any], headers: Mapping[str, str]) -> Problem:
         code, detail = document.get("code"), document.get("detail")
@@ -122,6 +158,12 @@ class ReadApi:
         document, headers = self._api.get(path_of(path) + ("?" + urlencode(given) if given else ""), token)
         lag = headers.get("Keyledger-Lag-Ms", "")
         return Read(document, int(lag) if lag.isdigit() else None, headers.get("Keyledger-Halted"))
+
+    def download(self, path: tuple[str, ...], token: str) -> tuple[IO[bytes], str | None]:
+        """A file by its path below `/v1`, and the name that it has there, if it has one. Raises Problem."""
+        file, headers = self._api.download(path_of(path), token)
+        named = _NAME.search(headers.get("Content-Disposition", ""))
+        return file, named[1] if named else None
 
 
 def path_of(parts: tuple[str, ...]) -> str:

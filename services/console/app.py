@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException
 from schemas.problems import MAX_BODY_BYTES, MEDIA_TYPE, Problem
 from services.console.pages import (
     account,
+    history,
     key,
     key_revoking,
     keys,
@@ -28,7 +29,7 @@ _log = structlog.get_logger()
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _JSON = ("/v1/", "/.well-known/")
 # Each adds its views to the blueprint when it is imported.
-_VIEWS = (account, key, key_revoking, keys, orgs, sign_in, statics, user, user_rights, users)
+_VIEWS = (account, history, key, key_revoking, keys, orgs, sign_in, statics, user, user_rights, users)
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 

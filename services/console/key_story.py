@@ -72,6 +72,12 @@ def story(
     return [*told, *_used(uses)]
 
 
+def why_revoked(data: Mapping[str, Any]) -> str:
+    """`it may have leaked: seen in a chat`, from the data of a KeyRevoked."""
+    reason = str(data.get("reason"))
+    return ": ".join(text for text in (REASONS.get(reason, reason), data.get("comment")) if text)
+
+
 def _event(event: Mapping[str, Any], name_of: Callable[[Mapping[str, Any]], str]) -> Entry:
     data, why = event["data"] or {}, ""
     match event["type"]:
@@ -80,8 +86,7 @@ def _event(event: Mapping[str, Any], name_of: Callable[[Mapping[str, Any]], str]
         case "KeyRenamed":
             what = f"Renamed to “{data.get('name')}”"
         case "KeyRevoked":
-            reason, what = str(data.get("reason")), "Revoked"
-            why = ": ".join(text for text in (REASONS.get(reason, reason), data.get("comment")) if text)
+            what, why = "Revoked", why_revoked(data)
         case other:
             what = str(other)
     by = name_of(event["actor"]) if event["actor"] else ""

@@ -39,6 +39,10 @@ _PROBLEMS: Final = {
     "idempotency_key_reused": "This form was sent before with other values. Please open the page anew.",
     "password_change_required": "Please change the temporary password first.",
     "sso_not_configured": "This console has no single sign-on to ask for.",
+    "not_signed": "Nothing was signed for this organisation yet, so there is nothing that could prove itself. "
+    "An operator signs it with `keyledger audit checkpoint`.",
+    "archive_broken": "The archive contradicts the signed checkpoint: somebody changed what it holds. Do not rely on it, "
+    "and tell an operator.",
     "sso_platform": "Operators can always sign in with a password.",
 }
 _TITLES: Final = {
@@ -64,6 +68,8 @@ _FIELDS: Final = {
     "org_id": "Id",
     "search": "Search",
 }
+ROLES: Final = {"member": "a member", "admin": "an admin", "auditor": "an auditor"}
+"""What to call a user with a role."""
 ERASED: Final = "Erased user"
 _CHECKER: Final = "keyledger/auth-checker/"
 _HTTP: Final = "keyledger/usage/"

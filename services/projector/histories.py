@@ -1,6 +1,8 @@
 """Histories: what the archive and the usage tables say about an organisation or a key, oldest first."""
 
+import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,6 +11,7 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from schemas.times import SHAPE
+from services.projector.archive import BrokenArchive
 from services.projector.parameters import Parameters, from_cursor, to_cursor
 
 _ORG_SHAPES: Final = (int, int)
@@ -59,17 +62,21 @@ Entries = tuple[list[dict[str, Any]], str | None]
 """History entries as they are answered, and the cursor of the next page."""
 
 
-def of_org(connection: Connection[DictRow], org: str, query: Parameters) -> Entries:
+def of_org(
+    connection: Connection[DictRow], org: str, query: Parameters, form: Callable[[DictRow], Any] | None = None
+) -> Entries:
     """Every event of an organisation that was asked for, with void ones and with uses where asked.
 
-    Raises Problem 400 for a bad cursor.
+    `form` makes of an event's row what is wanted instead of a HistoryEntry; uses have no other form.
+
+    Raises Problem 400 for a bad cursor, and BrokenArchive for a row whose bytes are not those that were hashed.
     """
     if query.uses:
         return _merged(connection, org, query)
     after = from_cursor(query.cursor, _ORG_SHAPES) or [0, -1]
     values = _values(org, query) | {"after_revision": after[0], "after_offset": after[1]}
     rows = connection.execute(_ORG_HISTORY.encode(), values).fetchall()
-    entries = [entry(row) for row in rows[: query.limit]]
+    entries = [(form or entry)(row) for row in rows[: query.limit]]
     last = rows[query.limit - 1] if len(rows) > query.limit else None
     return entries, to_cursor([last["revision"], last["offset"]]) if last else None
 
@@ -77,7 +84,7 @@ def of_org(connection: Connection[DictRow], org: str, query: Parameters) -> Entr
 def of_key(connection: Connection[DictRow], org: str, key_id: str, query: Parameters) -> Entries:
     """The events of a key, merged by time with its uses by hour, outcome and address unless those are excluded.
 
-    Raises Problem 400 for a bad cursor.
+    Raises as `of_org` does.
     """
     return _merged(connection, org, replace(query, key=key_id), query.uses is not False)
 
@@ -102,8 +109,8 @@ def _outcomes(query: Parameters) -> list[str]:
 
 
 def entry(row: DictRow) -> dict[str, Any]:
-    """An event of the archive as a HistoryEntry, from `value`, `hash`, `parent` and `outcome`."""
-    document = msgspec.json.decode(row["value"])
+    """An event of the archive as a HistoryEntry, from `value`, `hash`, `parent` and `outcome`. Raises BrokenArchive."""
+    document = msgspec.json.decode(stored(row))
     actor = {"user_id": document.get("authid"), "type": document.get("authtype")}
     if document.get("authkey") is not None:
         actor["key_id"] = document["authkey"]
@@ -120,6 +127,14 @@ def entry(row: DictRow) -> dict[str, Any]:
         "parent": row["parent"],
         "void": row["outcome"] == "void",
     }
+
+
+def stored(row: DictRow) -> bytes:
+    """The exact bytes of an event. Raises BrokenArchive when they are not those that were hashed."""
+    value: bytes = row["value"]
+    if hashlib.sha256(value).hexdigest() != row["hash"]:
+        raise BrokenArchive(f"the record whose hash was {row['hash']} has other bytes: the archive was edited")
+    return value
 
 
 def _uses(row: DictRow) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_a_key_name_is_shown_as_it_was_typed_on_every_page_that_has_it(
     expect(page.get_by_role("dialog")).to_contain_text(name)
     page.keyboard.press("Escape")
     admins = sign_in(visit(), shared_org, "admin")
-    for path in ("keys", f"users/{shared_org.users['member']}"):
+    for path in ("history?type=KeyCreated", "keys", f"users/{shared_org.users['member']}"):
         admins.goto(f"/orgs/{shared_org.id}/{path}")
         _is_harmless(admins, name)
     revoke(admins, name)
@@ -90,7 +90,8 @@ def test_long_names_do_not_widen_a_phones_page(visit: Visit, org: Org) -> None:
     org.create("member", "two words " * 9 + "and an end")
     visitor = visit(width=PHONE_WIDTH)
     sign_in(visitor, org, "admin")
-    for path in (f"/orgs/{org.id}/keys", f"/orgs/{org.id}/users/{org.users['member']}"):
+    at = f"/orgs/{org.id}"
+    for path in (f"{at}/history", f"{at}/keys", f"{at}/users/{org.users['member']}"):
         expect(row(visitor.opens(path), "W" * 100)).to_be_visible()
         assert visitor.overflow() == 0
     visitor.page.get_by_role("link", name="W" * 100, exact=True).click()

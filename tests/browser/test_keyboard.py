@@ -63,6 +63,27 @@ def test_the_focus_and_the_ticks_outlast_a_refresh_of_their_table(visit: Visit, 
     expect(page.get_by_label("Select looked at")).not_to_be_checked()
 
 
+def test_the_history_is_searched_with_the_keyboard_alone_and_keeps_the_focus_when_more_comes(
+    visit: Visit, org: Org
+) -> None:
+    first = org.create("member", "made first")
+    page = sign_in(visit(), org, "admin")
+    _tab_to(page, page.get_by_role("link", name="History", exact=True))
+    page.keyboard.press("Enter")
+    _tab_to(page, page.get_by_label("Done by"))
+    page.keyboard.type(f"member@{org.id}.test")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    link = page.get_by_role("link", name="made first")
+    _tab_to(page, link)
+    org.create("member", "made later")
+    expect(row(page, "made later")).to_be_visible()
+    expect(link).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("made first")
+    assert page.url.endswith(f"/keys/{first['key_id']}#history-title")
+
+
 def _tab_to(page: Page, wanted: Locator) -> None:
     """Press Tab until this has the focus."""
     expect(wanted).to_be_visible()

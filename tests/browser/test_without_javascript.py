@@ -94,6 +94,27 @@ def test_a_member_renames_a_key_without_javascript(visit: Visit, shared_org: Org
     expect(page.get_by_role("main")).to_contain_text("Renamed to “as it is called” by you")
 
 
+def test_an_auditor_searches_the_history_page_by_page_without_javascript(visit: Visit, org: Org) -> None:
+    org.add("auditor", role="auditor")
+    keys = [org.create("member", f"number {number}")["key_id"] for number in range(1, 27)]
+    page = sign_in(visit(javascript=False), org, "auditor")
+    page.get_by_role("link", name="History", exact=True).click()
+    page.get_by_label("What happened").select_option("API key created")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(25)
+    page.get_by_role("link", name="Next page").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(row(page, "number 26")).to_be_visible()
+    page.get_by_text("More: a key").click()
+    page.get_by_label("Key id").fill(keys[2])
+    page.get_by_label("Not before (UTC)").fill("2026-01-01T00:00")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_label("Not before (UTC)")).to_have_value("2026-01-01T00:00")
+    page.get_by_role("link", name="number 3").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("number 3")
+
+
 def _choose_password(page: Page, old: str, new: str) -> None:
     expect(page).to_have_url("/account/password")
     page.locator("[name=old]").fill(old)

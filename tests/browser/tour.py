@@ -67,6 +67,12 @@ STOPS = (
     Stop("key-revoke", "admin", "/orgs/{org}/keys/{key}/revoke"),
     Stop("key-still-tried", "admin", "/orgs/{org}/keys/{old}"),
     Stop("keys-revoke", "admin", "/orgs/{org}/keys/revoke?key={key}&key={notebook}"),
+    Stop("history", "admin", "/orgs/{org}/history?days=1"),
+    Stop(
+        "history-filtered", "auditor", "/orgs/{org}/history?key={key}&user={user}&since=2026-01-01T00:00&void=include"
+    ),
+    Stop("history-none-found", "auditor", "/orgs/{org}/history?type=LedgerResumed"),
+    Stop("history-refused", "auditor", "/orgs/{org}/history?actor=nobody+is+called+this&until=tomorrow", status=400),
     Stop("organisation", "admin", "/orgs/{org}"),
     Stop("organisation-keys-off", "admin", "/orgs/{org}/keys-enabled?enabled=0"),
     Stop("sign-in-rule", "admin", "/orgs/{org}/sign-in-rule?sso_only=1"),
@@ -78,6 +84,7 @@ STOPS = (
 
 def populate(system: System, org: Org) -> dict[str, str]:
     """Fill an organisation that has `admin` and `member`: people, keys, uses, a revoked key. Gives ids for the paths."""
+    org.add("auditor", role="auditor")
     _fill(org, "collector")  # First, so that what there is to look at stands above it in the lists.
     for who, name in (("admin", "Ada Lovelace"), ("member", "Grace Hopper")):
         assert system.call("console", "PATCH", "/v1/me", {"name": name}, org.token(who)).status == 200

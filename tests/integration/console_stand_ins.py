@@ -49,7 +49,7 @@ class Ledger:
     stale: bool = False
     not_caught_up: bool = False
     refused: dict[str, str] = field(default_factory=dict)
-    answers: dict[tuple[str, str], tuple[int, dict[str, Any], dict[str, str]]] = field(default_factory=dict)
+    answers: dict[tuple[str, str], tuple[int, dict[str, Any] | bytes, dict[str, str]]] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -70,7 +70,7 @@ class Ledger:
 
     def told(
         self, method: str, address: str, body: dict[str, Any]
-    ) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+    ) -> tuple[int, dict[str, Any] | bytes, dict[str, str]] | None:
         """The answer that a test gave for this path."""
         path, _, query = address.partition("?")
         if (method, path) not in self.answers:
@@ -207,7 +207,7 @@ def serving(ledger: Ledger) -> Iterator[str]:
             headers: dict[str, str] = {}
             try:
                 status, document, headers = ledger.told(self.command, self.path, body) or (*self.judge(body, token), {})
-                raw = json.dumps(document).encode()
+                raw = document if isinstance(document, bytes) else json.dumps(document).encode()
             except Problem as problem:
                 status, raw = problem.status, problem.body()
             except Cut:

@@ -48,16 +48,20 @@ def live(
 
     `path` is where the page lives, where that is not the address of this request; `marks` are sent with each asking.
     """
-    seen = hashlib.sha256(msgspec.json.encode(data)).hexdigest()[:16]
-    query = request.args.to_dict() | (marks or {}) | {"part": "1", "seen": seen}
-    context["refresh"] = f"{path or request.path}?{urlencode(query)}"
+    context["refresh"] = refresh_of(path or request.path, request.args.to_dict() | (marks or {}), data)
     if not is_part():
         return show(page, data=data, **context)
-    answer = Response(status=204) if request.args.get("seen") == seen else show(part, data=data, **context)
+    is_known = request.args.get("seen") == _seen(data)
+    answer = Response(status=204) if is_known else show(part, data=data, **context)
     known = visit.here()
     state = {"lag_s": known.lag_ms // 1000 if known.lag_ms > visit.SLOW_MS else 0, "halted": known.halted is not None}
     answer.headers["HX-Trigger"] = msgspec.json.encode({"read-side": state}).decode()
     return answer
+
+
+def refresh_of(path: str, query: dict[str, str], data: Any) -> str:
+    """Where a live part that shows `data` asks for what is newer."""
+    return f"{path}?{urlencode(query | {'part': '1', 'seen': _seen(data)})}"
 
 
 def retarget(answer: Response, target: str, swap: str = "outerHTML") -> Response:
@@ -156,6 +160,10 @@ def finish(response: Response) -> Response:
     if g.get("outcome") != "stale_form" and "cookie" in g and request.cookies.get(visit.cookie_name()) != g.cookie:
         response.set_cookie(visit.cookie_name(), g.cookie, httponly=True, samesite="Lax", secure=is_https)
     return response
+
+
+def _seen(data: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(data)).hexdigest()[:16]
 
 
 def _typed() -> list[tuple[str, str]]:

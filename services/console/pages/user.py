@@ -1,6 +1,6 @@
 """One user: who it is, which keys it has and had, its role, and new keys for service accounts."""
 
-from typing import Any, Final
+from typing import Any
 
 from flask import Response, request
 
@@ -11,8 +11,6 @@ from services.console.pages.blueprint import pages
 from services.console.pages.rendering import REFUSED, done, in_form, live
 from services.console.pages.users import PAGE, pager
 from services.console.pages.visit import Visit, console, here, is_part
-
-_ROLES: Final = {"member": "a member", "admin": "an admin", "auditor": "an auditor"}
 
 
 @pages.get("/orgs/<org>/users/<user>")
@@ -32,9 +30,9 @@ def change_role(org: str, user: str) -> Response:
             raise
         return _user(guest, org, user, **in_form(problem))
     if user == guest.session.user_id:
-        return done("/", wording.effect(answer, f"You are now {_ROLES[role]}."))
+        return done("/", wording.effect(answer, f"You are now {wording.ROLES[role]}."))
     name = wording.user_name(guest.read("orgs", org, "users", user))
-    return done(address(org, user), wording.effect(answer, f"{name} is now {_ROLES[role]}."))
+    return done(address(org, user), wording.effect(answer, f"{name} is now {wording.ROLES[role]}."))
 
 
 @pages.post("/orgs/<org>/users/<user>/keys")

@@ -3,7 +3,7 @@
 import hmac
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import IO, Any, Final, cast
 
 from flask import current_app, g, request
 
@@ -82,6 +82,15 @@ class Visit:
         self.lag_ms = max(self.lag_ms, found.lag_ms or 0)
         self.halted = self.halted or found.halted
         return found.document
+
+    def download(self, *path: str) -> tuple[IO[bytes], str | None]:
+        """`GET /v1/<path>` at the read API as a file, and its name there. Raises Problem, SignedOut."""
+        try:
+            return self.console.read_api.download(path, self.token)
+        except Problem as problem:
+            if problem.status == 401:
+                raise self._refused(problem) from problem
+            raise
 
     def command(self, method: str, *path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """A command at `/v1/<path>` of the command API, at most once per form. Raises Problem, SignedOut."""

@@ -1,0 +1,30 @@
+"""What the commands have in common: where PostgreSQL is, and how an outcome is told."""
+
+import os
+from typing import Protocol
+
+
+class Outcome(Protocol):
+    """`text` is for a person; `is_good` is false where somebody must look."""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all is well."""
+
+
+def database_url() -> str:
+    """DATABASE_URL. Raises ValueError."""
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        raise ValueError("DATABASE_URL must say where the projector's PostgreSQL is")
+    return url
+
+
+def tell(outcome: Outcome) -> int:
+    """Print it; the exit code."""
+    print(outcome.text)
+    return 0 if outcome.is_good else 1
