@@ -33,6 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_reads(audit: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     history = audit.add_parser("history", help="what happened, event by event")
+    history.add_argument("org", metavar="ORG")
     for name, what in zip(
         _FILTERS, ("about this key", "about this user or its keys", "done by this user", "of this type"), strict=False
     ):
@@ -43,10 +44,13 @@ def _add_reads(audit: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     history.add_argument("--uses", action="store_true", help="uses too: by hour, outcome and address")
     history.add_argument("--void", action="store_true", help="lost races and copies too")
     as_of = audit.add_parser("as-of", help="which keys there were at a moment, whose, and whether they were good")
+    as_of.add_argument("org", metavar="ORG")
     as_of.add_argument("at", metavar="TIME", help="RFC 3339")
     around = audit.add_parser("blast-radius", help="everything that a leaked key could have touched, as JSON")
+    around.add_argument("org", metavar="ORG")
     around.add_argument("key", metavar="KEY_ID")
     replay = audit.add_parser("replay", help="the events as stored (CloudEvents), in order, one a line")
+    replay.add_argument("org", metavar="ORG")
     replay.add_argument("--after-revision", type=int, default=0)
     replay.add_argument("--since", help="RFC 3339, from then on")
     replay.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
@@ -54,7 +58,6 @@ def _add_reads(audit: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     replay.add_argument("--partition", type=int, default=0, help="of that topic (0)")
     replay.add_argument("--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
     for command, run in ((history, _history), (as_of, _as_of), (around, _blast_radius), (replay, _replay)):
-        command.add_argument("org", metavar="ORG")
         command.set_defaults(run=partial(_read, run))
     as_of.add_argument("--json", action="store_true", help="for programs")
 

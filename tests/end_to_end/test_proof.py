@@ -29,7 +29,7 @@ def folder(system: System, tmp_path: Path) -> Path:
 
 
 def test_the_commands_work_as_printed_and_a_changed_byte_is_found(system: System, folder: Path) -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     done = paste(script(system), folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^signed at \S+: [0-9]+ organisations by keyledger/", done.stdout, re.MULTILINE)
@@ -37,6 +37,9 @@ def test_the_commands_work_as_printed_and_a_changed_byte_is_found(system: System
     assert len(verified) == 2
     assert len(set(verified)) == 1
     assert (folder / "evidence/records/demo.jsonl").stat().st_size > 0
+    assert "VERIFIED" in done.stdout.splitlines()
+    replayed, exported = (folder / "ledger.jsonl").read_bytes(), (folder / "evidence/records/demo.jsonl").read_bytes()
+    assert replayed.startswith(exported)
     records = folder / "evidence/records/demo.jsonl"
     records.write_bytes(records.read_bytes().replace(b'"role":"member"', b'"role":"admin" ', 1))
     again = paste(f"{sys.executable} -I verify_bundle.py evidence --key notary.pub --all", folder)

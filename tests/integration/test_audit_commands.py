@@ -70,14 +70,14 @@ def test_filters_and_uses(desk: Desk) -> None:
 
 
 def test_the_keys_as_of_a_moment(desk: Desk) -> None:
-    code, lines = desk.run("as-of", f"{DAY}10:09:00Z", ORG)
+    code, lines = desk.run("as-of", ORG, f"{DAY}10:09:00Z")
     assert (code, lines[-1]) == (0, f"3 keys at {DAY}10:09:00.000Z, 3 of them good")
-    found = json.loads(desk.run("as-of", f"{DAY}10:12:00Z", ORG, "--json")[1][0])
+    found = json.loads(desk.run("as-of", ORG, f"{DAY}10:12:00Z", "--json")[1][0])
     assert {key["key_id"]: key["code"] for key in found["items"]}[key_id(3)] == "REVOKED"
 
 
 def test_the_blast_radius_is_one_document(desk: Desk) -> None:
-    code, lines = desk.run("blast-radius", key_id(1), ORG)
+    code, lines = desk.run("blast-radius", ORG, key_id(1))
     found = json.loads("\n".join(lines))
     assert (code, found["key"]["name"], len(found["siblings"])) == (0, "renamed", 3)
 
@@ -92,10 +92,10 @@ def test_a_replay_goes_on_where_it_is_told_to(desk: Desk) -> None:
     ("typed", "code", "why"),
     [
         (("history", "org_nowhere"), 1, "org_nowhere"),
-        (("blast-radius", key_id(9), ORG), 1, "nothing at this address"),
+        (("blast-radius", ORG, key_id(9)), 1, "nothing at this address"),
         (("history", ORG, "--since", "yesterday"), 2, "since"),
         (("history", ORG, "--format", "cloudevents", "--uses"), 2, "uses"),
-        (("as-of", "noon", ORG), 2, "at "),
+        (("as-of", ORG, "noon"), 2, "at "),
         (("replay", ORG, "--to-topic", "key-lifecycle"), 2, "of Keyledger's own"),
     ],
 )
@@ -112,7 +112,7 @@ def test_an_edited_archive_ends_every_reading(desk: Desk) -> None:
             " WHERE revision = 1 AND org_id = %s",
             [ORG],
         )
-    for typed in (("history", ORG), ("as-of", f"{DAY}10:09:00Z", ORG), ("blast-radius", key_id(1), ORG)):
+    for typed in (("history", ORG), ("as-of", ORG, f"{DAY}10:09:00Z"), ("blast-radius", ORG, key_id(1))):
         code, told = desk.complaint(*typed)
         assert (code, "edited" in told) == (1, True), typed
 
