@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from keyledger import audit
+from keyledger import audit, repair
 from keyledger.checker import Checker, CheckerUnavailable
 from keyledger.publish import Publisher
 from keyledger.telling import database_url, tell
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.set_defaults(run=_snapshot)
     _add_reports(commands)
     audit.add_commands(commands)
+    repair.add_ledger_commands(commands)
     return parser
 
 

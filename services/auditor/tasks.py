@@ -52,10 +52,10 @@ def take_checkpoint(database_url: str, bootstrap: str, ledger_keys: Path, state:
     except (BadKeyFile, seal.BadKeyFile) as error:
         raise ValueError(str(error)) from error
     with (
-        _session(database_url) as session,
+        open_session(database_url) as session,
         closing(KafkaLog(bootstrap, "notary")) as log,
         closing(Store(state / "ledger", CHAIN_TABLES)) as store,
-        _progress("reading the ledgers") as tell,
+        progress("reading the ledgers") as tell,
     ):
         try:
             signed, file = Notary(log, store, keys, session, key, state / "checkpoints", wall_clock_ms, tell).sign()
@@ -68,7 +68,7 @@ def export_bundle(database_url: str, folder: Path, orgs: Collection[str], key_fi
     """Write a bundle and verify it at once. Raises ValueError for what must be set right, and ConnectionError."""
     try:
         keys = key_file.read_text()
-        with _session(database_url) as session, _progress("exporting") as tell:
+        with open_session(database_url) as session, progress("exporting") as tell:
             export(session, folder, orgs, keys, tell)
         report = verify(folder, read_keys(keys), [])
     except (CannotExport, Unverified) as error:
@@ -88,10 +88,10 @@ def verify_live(database_url: str, bootstrap: str, ledger_keys: Path, key_file: 
         raise ValueError(str(error)) from error
     with (
         TemporaryDirectory(prefix="keyledger-verify.") as folder,
-        _session(database_url) as session,
+        open_session(database_url) as session,
         closing(KafkaLog(bootstrap, "verify")) as log,
         closing(Store(Path(folder), CHAIN_TABLES)) as store,
-        _progress("reading the log and the archive") as bar,
+        progress("reading the log and the archive") as bar,
     ):
         try:
             report = compare(log, session, store, keys, public, bar)
@@ -101,7 +101,8 @@ def verify_live(database_url: str, bootstrap: str, ledger_keys: Path, key_file: 
 
 
 @contextmanager
-def _session(database_url: str) -> Iterator[Session]:
+def open_session(database_url: str) -> Iterator[Session]:
+    """A session with PostgreSQL. Raises ConnectionError when it is away, ValueError when it has no tables of ours."""
     try:
         with closing(psycopg.connect(database_url, autocommit=True, application_name="keyledger-audit")) as session:
             yield session
@@ -127,6 +128,7 @@ class _Bar:
 
 
 @contextmanager
-def _progress(text: str) -> Iterator[_Bar]:
+def progress(text: str) -> Iterator[_Bar]:
+    """A bar for the length of a `with`, to be told how many records are done, and of how many."""
     with closing(_Bar(text)) as bar:
         yield bar
