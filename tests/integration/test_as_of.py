@@ -79,7 +79,8 @@ class Lives:
         chance = self._random
         expires_at = to_text(self._now_ms + chance.randrange(1, 500) * STEP_MS) if chance.random() < 0.5 else None
         scopes = chance.choice((None, (), ("keys:read",)))
-        return created(self._made, owner=owner, expires_at=expires_at, scopes=scopes)
+        last4 = f"{self._made % 10_000:04d}"
+        return created(self._made, owner=owner, expires_at=expires_at, scopes=scopes, last4=last4)
 
     def _of_a_user(self, users: list[str]) -> events.LedgerEvent:
         chance = self._random
