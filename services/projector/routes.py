@@ -245,9 +245,12 @@ def _view(org: str, query: Parameters, any_org: bool = False) -> Iterator[View]:
 
 
 @contextmanager
-def all_of(org: str, allowed: tuple[str, ...], *ids: str) -> Iterator[tuple[View, Parameters]]:
-    """For who sees all of an organisation: its tables, and what was asked for. `ids` are others of the path."""
-    access.must_see_all_of(_caller(org, *ids), org)
+def all_of(org: str, allowed: tuple[str, ...], key: str | None = None) -> Iterator[tuple[View, Parameters]]:
+    """For who sees all of an organisation: its tables, and what was asked for. To others a `key` does not exist."""
+    if key is None:
+        access.must_see_all_of(_caller(org), org)
+    else:
+        access.must_see_user(_caller(org, key), org, "")
     query = _query(allowed)
     with _view(org, query) as view:
         yield view, query

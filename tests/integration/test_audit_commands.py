@@ -2,10 +2,11 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+import structlog
 
 from keyledger import cli
 from schemas import events
@@ -34,13 +35,14 @@ class Desk:
 
 
 @pytest.fixture
-def desk(database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+def desk(database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     log = MemoryLog()
     ledger, _ = story.tell_story(log)
     ledger.write(created(5, name="=cmd()"), events.KeyRenamed(key_id(5), "=other()"))
     story.projected(database, log).close()
     monkeypatch.setenv("DATABASE_URL", database)
-    return Desk(ledger, database, lambda: tuple(capsys.readouterr()))  # type: ignore[arg-type,return-value]
+    yield Desk(ledger, database, lambda: tuple(capsys.readouterr()))  # type: ignore[arg-type,return-value]
+    structlog.reset_defaults()  # The command line sends log lines elsewhere, for good.
 
 
 def test_a_history_in_each_format_has_every_event(desk: Desk) -> None:

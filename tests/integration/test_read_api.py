@@ -199,6 +199,7 @@ def test_the_history_of_a_key_merges_its_events_and_its_uses(client: Client, led
         "time": f"{DAY}12:30:00.000Z",
         "actor": None,
         "data": {
+            "key_id": key_id(1),
             "outcome": "VALID",
             "count": 5,
             "first_at": f"{DAY}12:30:00.000Z",
