@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import Final
 
 from keyledger.history_formats import FORMATS
-from keyledger.telling import database_url, tell
+from keyledger.telling import database_url, ledger_keys, tell
 
-_FILTERS: Final = ("key", "user", "actor", "type", "since", "until")
+_FILTERS: Final = {
+    "key": "about this key",
+    "user": "about this user or its keys",
+    "actor": "done by this user",
+    "type": "of this type",
+    "since": "RFC 3339, from then on",
+    "until": "RFC 3339, up to then",
+}
 _LOOK_S: Final = 0.5
 _SEND_S: Final = 30.0
 
@@ -34,12 +41,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_reads(audit: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     history = audit.add_parser("history", help="what happened, event by event")
     history.add_argument("org", metavar="ORG")
-    for name, what in zip(
-        _FILTERS, ("about this key", "about this user or its keys", "done by this user", "of this type"), strict=False
-    ):
+    for name, what in _FILTERS.items():
         history.add_argument(f"--{name}", help=what)
-    history.add_argument("--since", help="RFC 3339, from then on")
-    history.add_argument("--until", help="RFC 3339, up to then")
     history.add_argument("--format", default="table", choices=FORMATS)
     history.add_argument("--uses", action="store_true", help="uses too: by hour, outcome and address")
     history.add_argument("--void", action="store_true", help="lost races and copies too")
@@ -167,7 +170,7 @@ def _taker(arguments: argparse.Namespace) -> Iterator[Callable[[list[bytes]], ob
 def _checkpoint(arguments: argparse.Namespace) -> int:
     from services.auditor.tasks import take_checkpoint  # noqa: PLC0415
 
-    return tell(take_checkpoint(database_url(), arguments.bootstrap, _ledger_keys(), arguments.state))
+    return tell(take_checkpoint(database_url(), arguments.bootstrap, ledger_keys(), arguments.state))
 
 
 def _public_key(arguments: argparse.Namespace) -> int:
@@ -186,11 +189,4 @@ def _export(arguments: argparse.Namespace) -> int:
 def _verify_live(arguments: argparse.Namespace) -> int:
     from services.auditor.tasks import verify_live  # noqa: PLC0415
 
-    return tell(verify_live(database_url(), arguments.bootstrap, _ledger_keys(), arguments.key))
-
-
-def _ledger_keys() -> Path:
-    keys = os.environ.get("KEYLEDGER_LEDGER_KEYS")
-    if not keys:
-        raise ValueError("KEYLEDGER_LEDGER_KEYS must name the services' ledger-keys file")
-    return Path(keys)
+    return tell(verify_live(database_url(), arguments.bootstrap, ledger_keys(), arguments.key))

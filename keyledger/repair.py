@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from keyledger.telling import database_url, tell
+from keyledger.telling import database_url, ledger_keys, tell
 
 
 def add_ledger_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,10 +31,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     # Only here: who installed Keyledger to publish or to ask has no PostgreSQL client.
     from services.auditor.restore_task import Wanted, restore_ledger  # noqa: PLC0415
 
-    keys = os.environ.get("KEYLEDGER_LEDGER_KEYS")
-    if not keys:
-        raise ValueError("KEYLEDGER_LEDGER_KEYS must name the services' ledger-keys file")
     if (arguments.source == "bundle") != (arguments.bundle is not None):
         raise ValueError("--from bundle needs --bundle FOLDER, and --from archive takes none")
     wanted = Wanted(arguments.bundle, arguments.key, arguments.state)
-    return tell(restore_ledger(database_url(), arguments.bootstrap, Path(keys), wanted))
+    return tell(restore_ledger(database_url(), arguments.bootstrap, ledger_keys(), wanted))

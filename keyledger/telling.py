@@ -1,6 +1,7 @@
-"""What the commands have in common: where PostgreSQL is, and how an outcome is told."""
+"""What the commands have in common: where things are, and how an outcome is told."""
 
 import os
+from pathlib import Path
 from typing import Protocol
 
 
@@ -22,6 +23,14 @@ def database_url() -> str:
     if not url:
         raise ValueError("DATABASE_URL must say where the projector's PostgreSQL is")
     return url
+
+
+def ledger_keys() -> Path:
+    """The file that KEYLEDGER_LEDGER_KEYS names. Raises ValueError."""
+    path = os.environ.get("KEYLEDGER_LEDGER_KEYS")
+    if not path:
+        raise ValueError("KEYLEDGER_LEDGER_KEYS must name the services' ledger-keys file")
+    return Path(path)
 
 
 def tell(outcome: Outcome) -> int:

@@ -6,20 +6,17 @@ The log is read whole and sorted by the chain rule, in a store of its own that n
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from typing import Any, Final
 
 from psycopg.rows import tuple_row
 
-from schemas.events import Envelope
-from schemas.topics import LIFECYCLE, PARTITIONS
+from schemas.topics import LIFECYCLE, PARTITIONS, partition_of
 from services.auditor import checkpoints
 from services.auditor.checkpoints import Session
+from services.auditor.sorting import Sorting, records_of
 from services.auditor.verify_bundle import read_lines
 from services.ledger.chain import Applied, Foreign, Sorted, Void
-from services.ledger.fold import Folder
-from services.ledger.lmdb_chain import LmdbChain
-from services.ledger.log import Log, LogUnavailable
+from services.ledger.log import Log
 from services.ledger.records import Record, TopicPartition
 from services.ledger.seal import LedgerKeys
 from services.ledger.store import Store
@@ -27,8 +24,6 @@ from services.ledger.store import Store
 MOST_FAULTS: Final = 100
 """So many are named; all are counted."""
 _ASK_S: Final = 10.0
-_POLL_MS: Final = 1000
-_SILENT_POLLS: Final = 60
 _AT_ONCE: Final = 2000
 _ROWS: Final = """
     SELECT "offset", org_id, revision, outcome, hash, value FROM read.ledger_records WHERE partition = %s ORDER BY "offset"
@@ -69,36 +64,6 @@ class LiveReport:
         ]
 
 
-class _Judge:
-    """The Fold of who judges chains only, and the Archive that compares what is applied with what was signed."""
-
-    def __init__(self, signed: Mapping[tuple[str, int], tuple[str, str]], report: LiveReport) -> None:
-        self._signed, self._report = signed, report
-
-    def evolve(self, envelope: Envelope, offset: int) -> None:
-        """See Fold."""
-
-    def sorted(self, record: Record, outcome: Sorted) -> None:
-        """See Archive."""
-        self._compare(outcome)
-
-    def resorted(self, org: str, offset: int, outcome: Applied | Void) -> None:
-        """See Archive."""
-        self._compare(outcome)
-
-    def _compare(self, outcome: Sorted) -> None:
-        link = outcome.link if isinstance(outcome, Applied) else None
-        if link is None or (link.org, link.revision) not in self._signed:
-            return
-        hash_, when = self._signed[link.org, link.revision]
-        if hash_ == link.hash:
-            self._report.counts["agreeing"] += 1
-        else:
-            self._report.fault(
-                f"contradiction: {link.org} revision {link.revision} was signed at {when} as {hash_}, and is {link.hash}"
-            )
-
-
 def compare(
     log: Log,
     session: Session,
@@ -107,7 +72,7 @@ def compare(
     public_keys: str | None,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> LiveReport:
-    """Read the log to its end; `store` must be empty. Without `public_keys` no checkpoint is looked at.
+    """Read the log to its end; `store` is for this alone: it is emptied. Without `public_keys` no checkpoint is looked at.
 
     Raises LogUnavailable, Unverified for a checkpoint that was not signed by them, and psycopg.Error.
     """
@@ -115,37 +80,21 @@ def compare(
     signed = _signed_heads(session, public_keys, report) if public_keys else {}
     partitions = [TopicPartition(LIFECYCLE, partition) for partition in range(PARTITIONS)]
     first, ends = log.first_offsets(partitions, _ASK_S), log.end_offsets(partitions, _ASK_S)
-    places, judge = _places(session), _Judge(signed, report)
-    total = sum(ends[at] - first[at] for at in partitions)
-    done = 0
+    places = _places(session)
+    done, total = 0, sum(ends[at] - first[at] for at in partitions)
     for at in partitions:
         with store.write() as txn:
-            folder = Folder(keys, LmdbChain(txn), judge, judge)
-            rows = _Rows(session, at.partition, report)
-            for record in _records(log, at, first[at], ends[at]):
-                outcome = folder.take(record)
-                rows.compare(record, outcome, places.get(at, 0))
+            sorting, rows = Sorting(txn, keys, signed.keys()), _Rows(session, at.partition, report)
+            for record in records_of(log, at, ends[at], first[at]):
+                rows.compare(record, sorting.take(record), places.get(at, 0))
                 done += 1
                 if done % _AT_ONCE == 0:
                     tell(done, total)
             # What came while we read is not looked at; what no log holds is.
             rows.finish(max(ends[at], log.end_offsets([at], _ASK_S)[at]))
-            report.counts.update(folder.counts)
-    _check_ends(store, signed, report)
+            report.counts.update(sorting.counts)
+            _check_ledgers(at.partition, sorting, signed, report)
     return report
-
-
-def _records(log: Log, at: TopicPartition, first: int, end: int) -> Iterator[Record]:
-    if first >= end:
-        return
-    with closing(log.reader({at: first})) as reader:
-        silent = 0
-        while (reader.positions()[at]) < end:
-            found = reader.poll(_POLL_MS)
-            silent = 0 if found else silent + 1
-            if silent > _SILENT_POLLS:
-                raise LogUnavailable(f"no record came from {at.topic}/{at.partition}, which ends at {end}")
-            yield from (record for record in found if record.offset < end)
 
 
 class _Rows:
@@ -215,18 +164,24 @@ def _signed_heads(session: Session, public_keys: str, report: LiveReport) -> dic
     return found
 
 
-def _check_ends(store: Store, signed: Mapping[tuple[str, int], tuple[str, str]], report: LiveReport) -> None:
-    """What was signed and is past the end of its ledger, and who is halted."""
-    with store.read() as txn:
-        chain = LmdbChain(txn)
-        heads = dict(chain.heads())
-        for org in chain.halted():
-            halt = chain.halt(org)
-            report.fault(f"halted: {org}: {halt.why}: {halt.detail}" if halt else f"halted: {org}")
-    for (org, revision), (_, when) in signed.items():
-        reached = heads[org].revision if org in heads else 0
-        if reached < revision:
-            report.fault(f"truncated: {org} ends at revision {reached}; {revision} was signed at {when}")
+def _check_ledgers(
+    partition: int, sorting: Sorting, signed: Mapping[tuple[str, int], tuple[str, str]], report: LiveReport
+) -> None:
+    """Who is halted in a partition, and what was signed and is another record there, or none."""
+    for org in sorting.halted():
+        report.fault(f"halted: {org}: {sorting.why_halted(org)}")
+    for (org, revision), (hash_, when) in signed.items():
+        if partition_of(org) != partition:
+            continue
+        found = sorting.applied(org, revision)
+        if found == hash_:
+            report.counts["agreeing"] += 1
+        elif found is not None:
+            report.fault(f"contradiction: {org} revision {revision} was signed at {when} as {hash_}, and is {found}")
+        else:
+            report.fault(
+                f"truncated: {org} ends at revision {sorting.head(org).revision}; {revision} was signed at {when}"
+            )
 
 
 def _places(session: Session) -> dict[TopicPartition, int]:

@@ -16,7 +16,7 @@ from services.auditor.known_heads import known_heads
 from services.auditor.read_tables import ReadTables
 from services.auditor.restore import CannotRestore, Restore, Restored
 from services.auditor.stored_records import Archive, Bundle
-from services.auditor.tasks import Told, open_session, progress
+from services.auditor.tasks import Told, open_session, progress, read_ledger_keys
 from services.auditor.verify_bundle import Unverified
 from services.ledger import seal
 from services.ledger.kafka_log import KafkaLog
@@ -37,10 +37,7 @@ class Wanted:
 def restore_ledger(database_url: str, bootstrap: str, ledger_keys: Path, wanted: Wanted) -> Told:
     """Append to Kafka what it has lost. Raises ValueError for what must be set right, ConnectionError and LogUnavailable."""
     try:
-        # A fresh key would seal nothing that was ever written, so none is made here.
-        if not ledger_keys.exists():
-            raise ValueError(f"{ledger_keys} does not exist: restore the ledger-keys file first")
-        keys = seal.load_or_make(ledger_keys)
+        keys = read_ledger_keys(ledger_keys)
         public = wanted.key_file.read_text() if wanted.key_file else None
         with open_session(database_url) as session:
             return _restore(session, bootstrap, keys, wanted, public)
@@ -48,7 +45,7 @@ def restore_ledger(database_url: str, bootstrap: str, ledger_keys: Path, wanted:
         return Told(f"{error}\nNOT RESTORED: nothing was appended", False)
     except ConnectionError:
         raise
-    except (seal.BadKeyFile, PreflightFailed, OSError) as error:
+    except (PreflightFailed, OSError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -1,6 +1,6 @@
 """Sorts the records of a partition as every reader of the log would, to see what these will find before they do."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from typing import Final
@@ -18,11 +18,11 @@ _POLL_MS: Final = 1000
 _SILENT_POLLS: Final = 60
 
 
-def records_of(log: Log, at: TopicPartition, end: int) -> Iterator[Record]:
-    """The records of a partition from its first one up to offset `end`. Raises LogUnavailable."""
-    if end == 0:
+def records_of(log: Log, at: TopicPartition, end: int, first: int = 0) -> Iterator[Record]:
+    """The records of a partition from offset `first` up to offset `end`. Raises LogUnavailable."""
+    if first >= end:
         return
-    with closing(log.reader({at: 0})) as reader:
+    with closing(log.reader({at: first})) as reader:
         silent = 0
         while reader.positions()[at] < end:
             found = reader.poll(_POLL_MS)
@@ -76,6 +76,11 @@ class Sorting:
         """The next record of the partition, and what it is."""
         return self._folder.take(record)
 
+    @property
+    def counts(self) -> Counter[str]:
+        """How many records there were by outcome."""
+        return self._folder.counts
+
     def head(self, org: str) -> Head:
         """Where an organisation's ledger stands."""
         return self._chain.head(org)
@@ -88,9 +93,13 @@ class Sorting:
         """The hash of an applied event, while readers remember it."""
         return self._chain.hash_at(org, revision)
 
+    def applied(self, org: str, revision: int) -> str | None:
+        """The hash of an applied event that was asked for."""
+        return self._watch.applied.get((org, revision))
+
     def holds(self, org: str, revision: int, hash_: str) -> bool:
         """Whether this record is part of the ledger, or halts it, or was set aside by an operator: nobody overlooks it."""
-        return self._watch.applied.get((org, revision)) == hash_ or hash_ in self.broken(org)
+        return self.applied(org, revision) == hash_ or hash_ in self.broken(org)
 
     def names_as_parent(self, org: str, hash_: str) -> bool:
         """Whether a halting record, be it set aside or not, says that this one was before it."""
@@ -103,6 +112,10 @@ class Sorting:
     def halting(self, org: str) -> list[BrokenRecord]:
         """The records that halt the organisation now, by offset."""
         return self._chain.broken(org)
+
+    def halted(self) -> list[str]:
+        """The organisations that are halted now."""
+        return self._chain.halted()
 
     def why_halted(self, org: str) -> str:
         """In words; '' when it is not."""

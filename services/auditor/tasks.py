@@ -47,10 +47,10 @@ def take_checkpoint(database_url: str, bootstrap: str, ledger_keys: Path, state:
     Raises ValueError for what must be set right, ConnectionError and LogUnavailable for what is away.
     """
     try:
-        key, keys = open_signing_key(state / _KEY_FILE), seal.load_or_make(ledger_keys)
-        (state / _PUBLIC_FILE).write_text(key.public_keys())
-    except (BadKeyFile, seal.BadKeyFile) as error:
+        key, keys = open_signing_key(state / _KEY_FILE), read_ledger_keys(ledger_keys)
+    except BadKeyFile as error:
         raise ValueError(str(error)) from error
+    (state / _PUBLIC_FILE).write_text(key.public_keys())
     with (
         open_session(database_url) as session,
         closing(KafkaLog(bootstrap, "notary")) as log,
@@ -83,8 +83,8 @@ def export_bundle(database_url: str, folder: Path, orgs: Collection[str], key_fi
 def verify_live(database_url: str, bootstrap: str, ledger_keys: Path, key_file: Path | None) -> Told:
     """Compare Kafka, the archive and the checkpoints. Raises ValueError, ConnectionError and LogUnavailable."""
     try:
-        keys, public = seal.load_or_make(ledger_keys), None if key_file is None else key_file.read_text()
-    except (seal.BadKeyFile, OSError) as error:
+        keys, public = read_ledger_keys(ledger_keys), None if key_file is None else key_file.read_text()
+    except OSError as error:
         raise ValueError(str(error)) from error
     with (
         TemporaryDirectory(prefix="keyledger-verify.") as folder,
@@ -98,6 +98,16 @@ def verify_live(database_url: str, bootstrap: str, ledger_keys: Path, key_file: 
         except Unverified as error:
             return Told(f"NOT VERIFIED: {error}", False)
     return Told("\n".join(report.lines()), not report.fault_count)
+
+
+def read_ledger_keys(path: Path) -> seal.LedgerKeys:
+    """The services' ledger keys; none are made, because a fresh one seals nothing that was written. Raises ValueError."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: restore the ledger-keys file first")
+    try:
+        return seal.load_or_make(path)
+    except seal.BadKeyFile as error:
+        raise ValueError(str(error)) from error
 
 
 @contextmanager

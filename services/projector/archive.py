@@ -30,13 +30,15 @@ class Archived(NamedTuple):
 
 
 def ledger(connection: Connection[Any], org: str) -> Iterator[Archived]:
-    """The events of an organisation in order, none for one that is not known.
+    """The events of an organisation in order up to its head, none for one that is not known.
 
-    Raises BrokenArchive at the first record that does not continue the chain, UndecodableEvent at one that this version
+    Raises BrokenArchive at the first record that does not continue the chain or for want of the last ones, UndecodableEvent at one that this version
     does not know, and psycopg.Error.
     """
     parent, revision = ROOT, 0
     with connection.transaction(), connection.cursor("ledger", row_factory=tuple_row) as cursor:
+        # Before the records: what is projected meanwhile makes these more, and the head is still among them.
+        head, expected = _head(connection, org)
         cursor.itersize = _AT_ONCE
         for (value,) in cursor.execute(_RECORDS, [org]):
             revision += 1
@@ -46,7 +48,19 @@ def ledger(connection: Connection[Any], org: str) -> Iterator[Archived]:
                     f"{org}: what stands at revision {revision} does not continue the chain: the archive was edited"
                 )
             parent = hashlib.sha256(value).hexdigest()
+            if revision == head and parent != expected:
+                raise BrokenArchive(
+                    f"{org}: revision {revision} is not the head that was projected: the archive was edited"
+                )
             yield Archived(envelope, value, parent)
+    if revision < head:
+        raise BrokenArchive(f"{org}: the archive ends at revision {revision} of {head}: rows were removed")
+
+
+def _head(connection: Connection[Any], org: str) -> tuple[int, str]:
+    cursor = connection.cursor(row_factory=tuple_row)
+    found = cursor.execute("SELECT revision, hash FROM read.heads WHERE org_id = %s", [org]).fetchone()
+    return found or (0, ROOT)
 
 
 def values(connection: Connection[Any], org: str, after: int, since: str, most: int) -> list[tuple[int, bytes]]:

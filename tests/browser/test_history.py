@@ -134,10 +134,8 @@ def test_an_operator_is_told_that_there_is_nothing_signed_to_export(visit: Visit
 def test_an_archive_that_is_not_what_was_signed_is_an_alarm_on_the_open_page(
     visit: Visit, org: Org, system: System
 ) -> None:
-    _sign(system)
     visitor = visit()
-    page = _history(visitor, org, "admin")
-    expect(_proof(page)).to_contain_text("Verified up to revision 4")
+    page = _verified(visitor, org, system)
     with _edited(system, org, revision=4, with_hash=True):
         expect(_proof(page).get_by_role("alert")).to_contain_text(
             "The archive contradicts the signed checkpoint", timeout=20_000
@@ -150,10 +148,8 @@ def test_an_archive_that_is_not_what_was_signed_is_an_alarm_on_the_open_page(
 def test_an_event_that_was_edited_is_an_alarm_at_once_and_cannot_be_exported(
     visit: Visit, org: Org, system: System
 ) -> None:
-    _sign(system)
     visitor = visit()
-    page = _history(visitor, org, "admin")
-    expect(_proof(page)).to_contain_text("Verified up to revision 4")
+    page = _verified(visitor, org, system)
     with _edited(system, org, revision=2, with_hash=False):
         expect(page.get_by_role("alert").nth(1)).to_contain_text("The archive was edited")
         expect(_proof(page).get_by_role("alert")).to_contain_text("The archive contradicts the signed checkpoint")
@@ -175,6 +171,14 @@ def _history(visitor: Visitor, org: Org, who: str) -> Page:
 
 def _proof(page: Page) -> Locator:
     return page.locator("#proof")
+
+
+def _verified(visitor: Visitor, org: Org, system: System) -> Page:
+    """The page of an admin on which all four events are signed."""
+    _sign(system)
+    page = _history(visitor, org, "admin")
+    expect(_proof(page)).to_contain_text("Verified up to revision 4")
+    return page
 
 
 def _sign(system: System) -> None:

@@ -27,6 +27,10 @@ from tests.integration.read_api import NOW_MS, Client, NamedCallers
 
 ROOT = f"/v1/orgs/{ORG}"
 HISTORY = f"{ROOT}/history"
+EDITED_LAST = """
+    UPDATE ledger_records SET value = replace(convert_from(value, 'UTF8'), 'by a key', 'by a kez')::bytea
+    WHERE org_id = %s AND revision = 14
+"""
 
 
 @dataclass
@@ -190,13 +194,20 @@ def test_an_edited_archive_is_told_and_leaves_as_no_bundle(site: Site) -> None:
     assert "revision 2" in site.client.get(f"{ROOT}/keys-as-of").json["detail"]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM ledger_records WHERE org_id = %s AND revision = 14", EDITED_LAST],
+)
+def test_the_last_row_removed_or_edited_is_told_too(site: Site, statement: str) -> None:
+    site.edit(statement, ORG)
+    answer = site.client.get(f"{ROOT}/keys-as-of")
+    assert (answer.status_code, answer.json["code"]) == (500, "archive_broken")
+    assert "14" in answer.json["detail"]
+
+
 def test_an_archive_whose_head_is_another_contradicts_the_checkpoint(site: Site) -> None:
     site.sign()
-    site.edit(
-        "UPDATE ledger_records SET value = replace(convert_from(value, 'UTF8'), 'by a key', 'by a kez')::bytea"
-        " WHERE org_id = %s AND revision = 14",
-        ORG,
-    )
+    site.edit(EDITED_LAST, ORG)
     assert site.client.get(f"{ROOT}/checkpoint").json["verified"] is False
 
 
