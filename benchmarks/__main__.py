@@ -4,7 +4,19 @@ import argparse
 import sys
 import time
 
-from benchmarks import append, bundles, checker, commands, measure, pages, peer_eventsourcing, projection, scale, usage
+from benchmarks import (
+    append,
+    bundles,
+    checker,
+    commands,
+    measure,
+    pages,
+    peer_eventsourcing,
+    projection,
+    rebuild,
+    scale,
+    usage,
+)
 
 BENCHMARKS = {
     "append": append.run,
@@ -12,6 +24,7 @@ BENCHMARKS = {
     "checker": checker.run,
     "scale": scale.run,
     "projection": projection.run,
+    "rebuild": rebuild.run,
     "usage": usage.run,
     "pages": pages.run,
     "bundles": bundles.run,

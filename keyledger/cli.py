@@ -17,6 +17,7 @@ import structlog
 from keyledger import audit, repair
 from keyledger.checker import Checker, CheckerUnavailable
 from keyledger.publish import Publisher
+from keyledger.rebuild import add_rebuild
 from keyledger.telling import database_url, tell
 from schemas.validation import Code
 from services.ledger.log import LogUnavailable
@@ -90,6 +91,7 @@ def _add_reports(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     status.add_argument("--seconds", type=float, default=2.0, help="over which rates are measured (2)")
     status.add_argument("--most-behind", type=float, default=10.0, help="more seconds behind are wrong (10)")
     status.set_defaults(run=_projector_status)
+    add_rebuild(projector)
     gaps = usage.add_parser("gaps", help="numbers of key use that never came, by source")
     gaps.set_defaults(run=_usage_gaps)
     quarantine = usage.add_parser("quarantine", help="uses that were not counted, by reason and source")

@@ -26,66 +26,36 @@ from schemas.topics import TOPICS
 from services.ledger import seal
 from services.ledger.follow import Follower
 from services.ledger.kafka_log import KafkaLog
-from services.ledger.log import LogUnavailable
-from services.ledger.preflight import PreflightFailed, prepare, prepare_patiently
+from services.ledger.preflight import PreflightFailed, prepare_patiently
 from services.ledger.records import TopicPartition
+from services.projector import rebuild_command
 from services.projector.catch_up import tell_catch_up
 from services.projector.checkpoints import Checkpoints, known_topic_ids
 from services.projector.config import BadConfig, Config
 from services.projector.database import SCHEMA, Writer, connect, make_tables
 from services.projector.judge import Judge
 from services.projector.locks import PartitionLocks, PartitionsHeld
-from services.projector.progress import Progress, terminal
+from services.projector.progress import terminal
 from services.projector.projector import MOST_RECORDS, PROJECTED, Projector
-from services.projector.rebuild import AnotherRebuild, CannotRebuild, Rebuild, RowsDiffer
+from services.projector.rebuild_options import Options, add_options
 from services.projector.retention import forget_hourly, forget_old
 from services.projector.status import Reporter
 from services.projector.worker import THREADS, load_app, log_json
 
 _DATABASE_WAIT_S = 60.0
-_DIFFERENT, _BAD_START, _NOT_ALONE = 1, 2, 3
+_BAD_START, _NOT_ALONE = 2, 3
 _log = structlog.get_logger("keyledger.projector")
 
 
 def main() -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m services.projector", description=__doc__)
-    command = parser.add_subparsers(dest="command").add_parser("rebuild", help="make all tables again from the log")
-    command.add_argument("--accept-differences", action="store_true", help="switch though rows differ")
+    add_options(parser.add_subparsers(dest="command").add_parser("rebuild", help="make all tables again from the log"))
     arguments = parser.parse_args()
     log_json()
     # A batch makes tens of thousands of objects that go with it; the collector looking at them took a third of the time.
     gc.set_threshold(100_000)
-    return _rebuild(arguments.accept_differences) if arguments.command else _serve()
-
-
-def _rebuild(accept_differences: bool) -> int:
-    """Rebuild; the exit code: 1 when rows differ, 2 for what must be repaired, 3 when another rebuild is at work."""
-    try:
-        config = Config.from_env(os.environ)
-        open_session = functools.partial(_open_session, config, "keyledger-rebuild")
-        with open_session() as session:
-            make_tables(session)
-            topic_ids = prepare(config.kafka, TOPICS, known_topic_ids(session))
-        keys, log = seal.load_or_make(config.ledger_keys), KafkaLog(config.kafka, "rebuild", MOST_RECORDS)
-        with Progress(functools.partial(print, flush=True), terminal=terminal(sys.stderr)) as progress:
-            forget = functools.partial(_forget, config)
-            tolerance_ms = config.usage_tolerance_ms
-            Rebuild(open_session, log, keys, topic_ids, forget, progress, tolerance_ms).run(accept_differences)
-    except RowsDiffer as error:
-        print(f"Not switched: {error}", file=sys.stderr)
-        return _DIFFERENT
-    except AnotherRebuild as error:
-        print(f"Not rebuilt: {error}", file=sys.stderr)
-        return _NOT_ALONE
-    except (
-        *(BadConfig, CannotRebuild, seal.BadKeyFile, PreflightFailed),
-        *(LogUnavailable, psycopg.Error, OSError),
-    ) as error:
-        print(f"Not rebuilt, the live tables are as they were: {error}", file=sys.stderr)
-        return _BAD_START
-    log.close()
-    return 0
+    return rebuild_command.run(Options.of(arguments)) if arguments.command else _serve()
 
 
 def _serve() -> int:
@@ -135,7 +105,7 @@ def _run(
     stopping = threading.Event()
     telling = threading.Thread(target=tell_catch_up, args=(follower, stopping, terminal(sys.stderr)), daemon=True)
     telling.start()
-    forgetting = (open_session, functools.partial(_forget, config))
+    forgetting = (functools.partial(_open_session, config, "keyledger-projector"), functools.partial(_forget, config))
     threading.Thread(target=forget_hourly, args=forgetting, daemon=True).start()
     server = Server(
         "projector",

@@ -26,6 +26,13 @@ _EXAMPLES: Final = sql.SQL("""
     WHERE live IS DISTINCT FROM rebuilt ORDER BY 1 LIMIT {most}
 """)
 
+_WORSE: Final = sql.SQL("""
+    SELECT live.org_id, CASE WHEN live.halt_why IS NULL THEN made.halt_why END, COALESCE(made.revision, 0), live.revision
+    FROM {live} AS live LEFT JOIN {rebuilt} AS made USING (org_id)
+    WHERE live.halt_why IS NULL AND made.halt_why IS NOT NULL OR COALESCE(made.revision, 0) < live.revision
+    ORDER BY 1
+""")
+
 
 def compare(session: Writer, live: str, rebuilt: str, progress: Progress) -> int:
     """Say for each table how many rows it has, how many differ and which are the first; gives how many differ in all.
@@ -49,6 +56,18 @@ def compare(session: Writer, live: str, rebuilt: str, progress: Progress) -> int
                 progress.say(f"  {' '.join(place)}: {_difference(before, after)}")
         differing += differ
     return differing
+
+
+def worse_orgs(session: Writer, live: str, rebuilt: str) -> list[str]:
+    """The organisations that only the rebuilt tables hold to be halted, or whose ledger ends earlier there, each with why.
+
+    Raises psycopg.Error.
+    """
+    tables = {"live": sql.Identifier(live, "heads"), "rebuilt": sql.Identifier(rebuilt, "heads")}
+    return [
+        f"{org} would be halted ({halt})" if halt else f"{org} would end at revision {made}, it ends at {known}"
+        for org, halt, made, known in session.execute(_WORSE.format(**tables)).fetchall()
+    ]
 
 
 def _difference(live: str | None, rebuilt: str | None) -> str:

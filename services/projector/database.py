@@ -11,6 +11,8 @@ from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool
 
 SCHEMA: Final = "read"
+OLD: Final = "read_old"
+"""The tables from before the last rebuild, kept for a rollback."""
 _TABLES_LOCK: Final = 0x6B6C_7462
 _ALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 5,

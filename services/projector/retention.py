@@ -9,7 +9,7 @@ import structlog
 
 from schemas.times import DAY_MS, EARLIEST_MS, to_ms, to_text
 from schemas.topics import EXTERNAL_USAGE, TOPICS
-from services.projector.database import Writer
+from services.projector.database import OLD, SCHEMA, Writer
 from services.projector.read_models.usage import hour_of
 
 EVERY_S: Final = 3600.0
@@ -55,12 +55,24 @@ def _hour_before(now_ms: int, days: int) -> str:
     return hour_of(to_text(max(now_ms - days * DAY_MS, EARLIEST_MS)))
 
 
-def forget_hourly(connect: Callable[[], Writer], forget: Callable[[Writer], None]) -> None:
-    """`forget_old` now and every hour, for a thread of its own; an hour in which PostgreSQL was away is made up by the next."""
+def forget_hourly(connect: Callable[[str], Writer], forget: Callable[[Writer], None]) -> None:
+    """`forget_everywhere` now and every hour, for a thread of its own; an hour in which PostgreSQL was away is made up by
+    the next.
+    """
     while True:
         try:
-            with connect() as session:
-                forget(session)
+            forget_everywhere(connect, forget)
         except psycopg.Error as error:
             _log.warning("not_forgotten_yet", error=str(error))
         time.sleep(EVERY_S)
+
+
+def forget_everywhere(connect: Callable[[str], Writer], forget: Callable[[Writer], None]) -> None:
+    """`forget` in the live tables, and in those that a rebuild has kept: nothing outlives its time there either.
+
+    `connect` opens a session on the tables of a schema. Raises psycopg.Error.
+    """
+    for schema in (SCHEMA, OLD):
+        with connect(schema) as session:
+            if session.execute("SELECT to_regclass('key_usage_hours') IS NOT NULL").fetchone() == (True,):
+                forget(session)

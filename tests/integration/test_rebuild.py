@@ -16,7 +16,7 @@ from services.ledger.follow import Follower
 from services.ledger.memory_log import MemoryLog
 from services.ledger.records import TopicPartition
 from services.projector import rebuild as rebuilding
-from services.projector.database import SCHEMA, connect, read_pool
+from services.projector.database import OLD, SCHEMA, connect, read_pool
 from services.projector.progress import Progress
 from services.projector.projector import PROJECTED, Projector
 from services.projector.rebuild import AnotherRebuild, CannotRebuild, Rebuild, RowsDiffer
@@ -94,7 +94,7 @@ def test_a_rebuild_makes_the_same_rows(log: MemoryLog, database: str, rebuild: R
     before = story.everything(database)
     rebuild.run(accept_differences=False)
     assert story.everything(database) == before
-    assert [row["nspname"] for row in rows(database, SCHEMAS)] == [SCHEMA]
+    assert [row["nspname"] for row in rows(database, SCHEMAS)] == [SCHEMA, OLD]
     assert (
         f"ledger_records: {len(before['ledger_records'])} rows live, {len(before['ledger_records'])} rebuilt, 0 differ"
         in lines
@@ -272,7 +272,7 @@ def test_a_second_rebuild_at_the_same_time_is_refused(log: MemoryLog, database: 
         with pytest.raises(AnotherRebuild):
             rebuild.run(accept_differences=False)
     rebuild.run(accept_differences=False)
-    assert [row["nspname"] for row in rows(database, SCHEMAS)] == [SCHEMA]
+    assert [row["nspname"] for row in rows(database, SCHEMAS)] == [SCHEMA, OLD]
 
 
 def test_a_long_read_is_not_disturbed_and_others_go_on_beside_it(
@@ -299,7 +299,7 @@ def test_what_a_killed_rebuild_left_is_swept_away_by_the_next(log: MemoryLog, da
         session.execute("CREATE SCHEMA read_new; CREATE TABLE read_new.heads (half text); CREATE SCHEMA read_old")
     rebuild.run(accept_differences=False)
     assert story.everything(database) == before
-    assert [row["nspname"] for row in rows(database, SCHEMAS)] == [SCHEMA]
+    assert [row["nspname"] for row in rows(database, SCHEMAS)] == [SCHEMA, OLD]
 
 
 def test_progress_is_told_while_nothing_else_is(lines: list[str]) -> None:
