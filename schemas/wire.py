@@ -5,6 +5,7 @@ change is a new version in SCHEMAS with an upcaster, and golden files of every v
 An absent optional field is left out, never null.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, get_args
 
 from marshmallow import Schema
@@ -150,7 +151,9 @@ class UsageAttributes(Attributes):
     sequence = fields.text("[0-9]{20}", 20)
 
 
-LEDGER_SCHEMAS: Final[dict[str, tuple[type[events.LedgerEvent], type[Schema]]]] = {
+# An upcaster stands where the class of an old version stood: it takes the data of that version and gives the event of
+# today. So it runs at read, once, and stored bytes never change (tests/integration/test_evolution.py shows one).
+LEDGER_SCHEMAS: Final[dict[str, tuple[Callable[..., events.LedgerEvent], type[Schema]]]] = {
     "keyledger:OrgRegistered:1": (events.OrgRegistered, OrgRegistered),
     "keyledger:LedgerResumed:1": (events.LedgerResumed, LedgerResumed),
     "keyledger:OrgKeysEnabled:1": (events.OrgKeysEnabled, OrgKeysSwitched),

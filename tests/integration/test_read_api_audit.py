@@ -181,6 +181,22 @@ def test_a_checkpoint_is_shown_and_a_bundle_proves_itself(site: Site, tmp_path: 
     assert (report.faults, report.records) == ([], {ORG: 14})
 
 
+def test_the_history_of_an_erased_person_goes_on_to_verify_and_shows_the_opaque_id(site: Site, tmp_path: Path) -> None:
+    site.ledger.write(events.PersonErased(MEMBER))
+    story.projected(site.database, site.log).close()
+    site.sign()
+    [erased] = site.client.items(f"{HISTORY}?type=PersonErased")
+    assert erased["data"] == {"user_id": MEMBER}
+    assert {item["data"]["user_id"] for item in site.client.items(f"{HISTORY}?user={MEMBER}&type=KeyCreated")} == {
+        MEMBER
+    }
+    codes = {key["user_id"]: key["code"] for key in site.client.get(f"{ROOT}/keys-as-of").json["items"]}
+    assert codes == {MEMBER: "OWNER_DISABLED", ROBOT: "VALID"}
+    zipfile.ZipFile(io.BytesIO(site.client.get(f"{ROOT}/bundle").data)).extractall(tmp_path / "unzipped")
+    report = verify(tmp_path / "unzipped" / "bundle", read_keys(site.key.public_keys()), [])
+    assert (report.faults, report.records) == ([], {ORG: 15})
+
+
 def test_an_edited_archive_is_told_and_leaves_as_no_bundle(site: Site) -> None:
     site.sign()
     site.edit(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from keyledger import cli
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,6 +34,13 @@ def test_every_file_and_symbol_the_architecture_names_exists() -> None:
     assert len(named) >= 15
     missing = [name for name in named if not _exists(*name)]
     assert missing == []
+
+
+def test_every_command_for_a_compliance_officer_is_one_that_is_taken() -> None:
+    commands = re.findall(r"`keyledger (.*?)`", (ROOT / "docs/compliance.md").read_text())
+    assert len(commands) >= 20
+    parse = cli._parser().parse_args
+    assert all(callable(parse(command.replace("$", "").split()).run) for command in commands)
 
 
 def test_links_between_the_docs_lead_somewhere() -> None:
