@@ -113,7 +113,7 @@ VALUES = st.one_of(
         ["10.0.0.0/08", "::/0", "0:0::/16", "10.0.0.0", " 10.0.0.0/8", "\u0661", "a\u202eb", "a\u2028", "\ud800"]
     ),
     st.text(max_size=3),
-)
+).map(copy.deepcopy)  # A later change may be made inside a list or object that was put in: not in the one above.
 CHANGES = ("drop", "replace", "newline", "longer", "foreign digit", "repeat", "add")
 
 
