@@ -43,6 +43,9 @@ def test_a_deleted_topic_is_restored_from_the_archive_and_everything_is_as_it_wa
         forger.inject(kind, orgs[0].id, revoked[0]["key_id"])
     forger.close()
     before = all_agree(system)
+    assert _keyledger(system, "audit", "checkpoint").returncode == 0
+    told = _verify(system)
+    assert (told.returncode, told.stdout.splitlines()[-1]) == (0, "VERIFIED"), told
     _stop(system)
     tables, records = _tables(system), _log(system)
 
@@ -52,6 +55,12 @@ def test_a_deleted_topic_is_restored_from_the_archive_and_everything_is_as_it_wa
     assert refused.wait(timeout=60) == 2
     assert "was deleted and made again" in system.log("projector").read_text()
     system.processes.pop("projector")
+    told = _verify(system)
+    assert (told.returncode, told.stdout.splitlines()[-1]) == (1, "NOT VERIFIED"), told
+    assert f"truncated: {orgs[0].id} ends at revision 0" in told.stdout
+    assert "gap in the log: key-lifecycle/" in told.stdout
+    unsigned = _keyledger(system, "audit", "checkpoint")
+    assert (unsigned.returncode, unsigned.stdout[:10]) == (1, "NOT SIGNED"), unsigned
     told = _restore(system)
     assert (told.returncode, told.stderr) == (0, ""), told
     assert f"appended {len(records)} records of {len(before['log'])} organisations from the archive" in told.stdout
@@ -71,15 +80,24 @@ def test_a_deleted_topic_is_restored_from_the_archive_and_everything_is_as_it_wa
     assert orgs[0].create("admin", "life goes on")["revision"] == before["log"][orgs[0].id][0] + 1
 
 
+def _verify(system: System) -> "subprocess.CompletedProcess[str]":
+    return _keyledger(system, "audit", "verify", "--live", f"--key={system.config.var / 'notary' / 'notary.pub'}")
+
+
 def _restore(system: System) -> "subprocess.CompletedProcess[str]":
     states = [f"--state={system.config.var / name}" for name in READERS[:2]]
+    return _keyledger(system, "ledger", "restore", "--from", "archive", *states)
+
+
+def _keyledger(system: System, *typed: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "keyledger.cli", "ledger", "restore", "--from", "archive", *states],
+        [sys.executable, "-m", "keyledger.cli", *typed],
         env={
             **os.environ,
             "DATABASE_URL": system.database.url,
             "KAFKA_BOOTSTRAP_SERVERS": system.broker.bootstrap,
             "KEYLEDGER_LEDGER_KEYS": str(system.ledger_keys),
+            "KEYLEDGER_STATE_DIR": str(system.config.var / "notary"),
         },
         capture_output=True,
         text=True,

@@ -2,15 +2,24 @@
 
 import csv
 import json
+import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
 import structlog
+from kafka.admin import KafkaAdminClient, NewTopic
 
 from keyledger import cli
 from schemas import events
+from services.auditor.sorting import records_of
+from services.ledger.kafka_log import KafkaLog
 from services.ledger.memory_log import MemoryLog
+from services.ledger.records import TopicPartition
 from tests.integration import projector_story as story
 from tests.integration.projector_story import DAY, MEMBER, ORG, Ledger, created, key_id
 
@@ -19,6 +28,7 @@ from tests.integration.projector_story import DAY, MEMBER, ORG, Ledger, created,
 class Desk:
     """An auditor's terminal beside the story."""
 
+    log: MemoryLog
     ledger: Ledger
     database: str
     out: Callable[[], tuple[str, str]]
@@ -41,7 +51,7 @@ def desk(database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     ledger.write(created(5, name="=cmd()"), events.KeyRenamed(key_id(5), "=other()"))
     story.projected(database, log).close()
     monkeypatch.setenv("DATABASE_URL", database)
-    yield Desk(ledger, database, lambda: tuple(capsys.readouterr()))  # type: ignore[arg-type,return-value]
+    yield Desk(log, ledger, database, lambda: tuple(capsys.readouterr()))  # type: ignore[arg-type,return-value]
     structlog.reset_defaults()  # The command line sends log lines elsewhere, for good.
 
 
@@ -88,6 +98,31 @@ def test_a_replay_goes_on_where_it_is_told_to(desk: Desk) -> None:
     assert [line.encode() for line in desk.run("replay", ORG)[1]] == desk.ledger.values
     assert [line.encode() for line in desk.run("replay", ORG, "--after-revision", "12")[1]] == desk.ledger.values[12:]
     assert desk.run("replay", ORG, "--since", f"{DAY}23:59:00Z") == (0, [])
+
+
+def test_a_replay_into_a_topic_of_the_auditors_is_byte_for_byte(desk: Desk, kafka_bootstrap: str) -> None:
+    topic = f"auditors-{secrets.token_hex(4)}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    admin.create_topics([NewTopic(topic, 1, 1)])
+    admin.close()
+    assert desk.run("replay", ORG, "--to-topic", topic, "--bootstrap", kafka_bootstrap) == (0, [])
+    with closing(KafkaLog(kafka_bootstrap, "test")) as log:
+        end = log.end_offsets([TopicPartition(topic, 0)], 10)[TopicPartition(topic, 0)]
+        found = list(records_of(log, TopicPartition(topic, 0), end))
+    assert [record.value for record in found] == desk.ledger.values
+    assert {record.key for record in found} == {ORG.encode()}
+
+
+def test_a_replay_goes_on_with_what_comes(desk: Desk) -> None:
+    command = [sys.executable, "-m", "keyledger.cli", "audit", "replay", ORG, "--after-revision", "13", "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline().rstrip() == desk.ledger.values[13]
+        desk.ledger.write(events.OrgKeysDisabled())
+        story.projected(desk.database, desk.log).close()
+        assert following.stdout.readline().rstrip() == desk.ledger.values[14]
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == 0
 
 
 @pytest.mark.parametrize(
